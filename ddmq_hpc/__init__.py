@@ -1,0 +1,31 @@
+"""ddmq-hpc: a serverless message and task queue for the shared file systems of clusters.
+
+The public names are imported when they are first used: on a network file system each imported file costs round trips.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["Broker", "DdmqError", "LeaseLost", "Message", "QueueNotFound", "RootNotFound", "broker"]
+
+if TYPE_CHECKING:
+    from ddmq_hpc.broker import Broker
+    from ddmq_hpc.broker import Broker as broker
+    from ddmq_hpc.errors import DdmqError, LeaseLost, QueueNotFound, RootNotFound
+    from ddmq_hpc.messages import Message
+
+_HOME = {"Broker": "broker", "broker": "broker", "Message": "messages"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(f"{__name__}.{_HOME.get(name, 'errors')}")
+    value = getattr(module, "Broker" if name == "broker" else name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,156 @@
+"""All errors of ddmq-hpc: one tree, an exit code each, one line that says what is wrong and what to do next."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import ClassVar
+
+
+class DdmqError(Exception):
+    """The root of the tree. `str()` of each error is one line for a person; the attributes are for programs."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(DdmqError, ValueError):
+    """Something given is not valid; nothing was changed."""
+
+    exit_code = 2
+
+
+class BadName(UsageError):
+    """A queue name outside `[A-Za-z0-9_-]{1,64}`."""
+
+    def __init__(self, name: object) -> None:
+        self.name = name
+        super().__init__(f"bad queue name {str(name)[:80]!r}: use 1 to 64 letters, digits, '_' or '-'")
+
+
+class BadMessage(UsageError):
+    """A message or one of its properties that cannot be published."""
+
+
+class BadReceipt(UsageError):
+    """A receipt that is not one, or one of another queue."""
+
+    def __init__(self, receipt: object, why: str = "not a receipt") -> None:
+        self.receipt = receipt
+        super().__init__(f"{why}: {str(receipt)[:200]!r}; give one as `ddmq-hpc pull` or `consume` printed it")
+
+
+class SettingsError(UsageError):
+    """A settings file that cannot be used; `path` is the file."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: {why}")
+
+
+class NothingThere(DdmqError):
+    """No message is ready, or the wait ran out."""
+
+    exit_code = 3
+
+
+class NotFound(DdmqError, LookupError):
+    """No such root, queue or message."""
+
+    exit_code = 4
+
+
+class RootNotFound(NotFound):
+    """The directory is not a ddmq-hpc root."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        super().__init__(f"no ddmq-hpc root at {root}; make one with `ddmq-hpc create -f {root} QUEUE`")
+
+
+class QueueNotFound(NotFound):
+    """The root has no such queue."""
+
+    def __init__(self, root: str, queue: str) -> None:
+        self.root, self.queue = root, queue
+        super().__init__(f"no queue {queue!r} in {root}; make it with `ddmq-hpc create {root} {queue}`")
+
+
+class MessageNotFound(NotFound):
+    """The queue has no such message, in no state."""
+
+    def __init__(self, queue: str, message_id: str) -> None:
+        self.queue, self.message_id = queue, message_id
+        super().__init__(f"no message {message_id[:200]!r} in queue {queue!r}; `ddmq-hpc list` shows what is there")
+
+
+class KeyExists(DdmqError):
+    """A message with this key was published before; `message_id` is its id."""
+
+    def __init__(self, key: str, message_id: str) -> None:
+        self.key, self.message_id = key, message_id
+        super().__init__(f"key {key!r} was published before, as {message_id}; see --if-exists skip|replace")
+
+
+class LeaseLost(DdmqError):
+    """The lease ran out and was reclaimed, or the message was settled or removed: it is no longer this holder's."""
+
+    exit_code = 5
+
+    def __init__(self, receipts: list[str]) -> None:
+        self.receipts = receipts
+        more = f" and {len(receipts) - 1} more" if len(receipts) > 1 else ""
+        super().__init__(
+            f"lease lost: {receipts[0]}{more}; the message was requeued or settled by somebody else, "
+            "drop this result or pull with a longer --lease"
+        )
+
+
+class QueuePaused(DdmqError):
+    """The queue's settings say `paused: true`: it hands out nothing."""
+
+    exit_code = 6
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        super().__init__(f"queue {queue!r} is paused; its ddmq.yaml says `paused: true`")
+
+
+class StorageError(DdmqError):
+    """The file system refused: `errno` and `path` say what and where."""
+
+    def __init__(self, error: OSError, doing: str) -> None:
+        self.errno = error.errno
+        self.path = error.filename if isinstance(error.filename, str) else None
+        self.doing = doing
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        advice = _ADVICE.get(error.errno or 0, "see `ddmq-hpc --debug`")
+        where = f" ({self.path})" if self.path else ""
+        super().__init__(f"cannot {doing}: {reason}{where}; {advice}")
+
+
+class StorageBusy(StorageError):
+    """A failure that may pass: full disk or quota, I/O error, stale handle. Try again (exit code 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full, nothing was lost: free some space or inodes and try again",
+    errno.EDQUOT: "the quota is used up, nothing was lost: free some space or inodes and try again",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EACCES: "ask the owner of the queue for write permission",
+    errno.EPERM: "ask the owner of the queue for write permission",
+    errno.EIO: "the file system had a fault, nothing was lost: try again",
+    errno.ESTALE: "the file server changed something under us, nothing was lost: try again",
+    errno.ETIMEDOUT: "the file server does not answer, nothing was lost: try again",
+    errno.ENOENT: "the directory was removed meanwhile",
+    errno.ENOTDIR: "something that is not a directory is in the way",
+    errno.ELOOP: "a symbolic link is in the way: queues do not follow them",
+}
+
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY}
+
+
+def storage_error(error: OSError, doing: str) -> StorageError:
+    """The error of this tree for what the operating system said while `doing` something (an infinitive)."""
+    return (StorageBusy if error.errno in _PASSING else StorageError)(error, doing)
