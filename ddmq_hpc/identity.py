@@ -1,0 +1,170 @@
+"""Who holds a lease: host, process and its start, so that the dead are recognised and nobody else is.
+
+A process id alone means nothing: ids are used again, and every host and every container counts its own. An owner is
+therefore `<host>:<pid>:<start>:<kernel>:<token>.<number>[:<job>]`, where <start> is the process's start time in clock
+ticks and <kernel> names this boot of this kernel and this PID namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from typing import NamedTuple, Optional
+
+from ddmq_hpc.names import Lease
+
+_TOKEN_BYTES = 5  # 40 bits: eight base32 letters
+_UNSAFE = re.compile(r"[^A-Za-z0-9.-]+", re.ASCII)
+
+
+def token() -> str:
+    """Eight random letters; unlike the module `random`, never the same in two forks of one process."""
+    number = int.from_bytes(os.urandom(_TOKEN_BYTES), "big")
+    return "".join("abcdefghijklmnopqrstuvwxyz234567"[number >> shift & 31] for shift in range(0, 40, 5))
+
+
+@lru_cache(maxsize=None)
+def host() -> str:
+    """The host's name, made safe for file names and at most 48 letters."""
+    return _UNSAFE.sub("-", os.uname().nodename)[:48] or "host"
+
+
+@lru_cache(maxsize=None)
+def boot() -> str:
+    """Eight hex digits that name this boot of this kernel; containers of one kernel share it."""
+    return _digest(_text("/proc/sys/kernel/random/boot_id") or host())
+
+
+def _digest(text: str) -> str:
+    from zlib import crc32
+
+    return "%08x" % crc32(text.encode())
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _kernel() -> str:
+    """Names the PID namespace of this boot: only inside it do process ids mean anything."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return _digest(boot() + namespace)
+
+
+def process_start(pid: int) -> Optional[int]:
+    """Clock ticks after boot when the process started, None when it is gone (or a zombie). proc(5): field 22 of stat."""
+    text = _text(f"/proc/{pid}/stat")
+    if text:
+        fields = text.rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else int(fields[19])
+    if os.path.exists("/proc/self/stat"):
+        return None
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).create_time() * 100)
+    except psutil.Error:
+        return None
+
+
+class Owner(NamedTuple):
+    """An owner as read from the name of a lease."""
+
+    host: str
+    pid: int  # 0: not bound to a process
+    start: int
+    kernel: str
+    serial: str
+    job: str
+
+    @classmethod
+    def parse(cls, text: str) -> Optional[Owner]:
+        parts = text.split(":")
+        if len(parts) not in (5, 6) or not (parts[1].isdigit() and parts[2].isdigit()):
+            return None
+        return cls(parts[0], int(parts[1]), int(parts[2]), parts[3], parts[4], parts[5] if len(parts) == 6 else "")
+
+
+def batch_job() -> str:
+    """`slurm-123_7`, `pbs-...` or `sge-...` when this process runs in a batch job, else nothing."""
+    environ = os.environ
+    if job := environ.get("SLURM_ARRAY_JOB_ID"):
+        return _label(f"slurm-{job}_{environ.get('SLURM_ARRAY_TASK_ID', '')}")
+    if job := environ.get("SLURM_JOB_ID"):
+        return _label(f"slurm-{job}")
+    if job := environ.get("PBS_JOBID"):
+        return _label(f"pbs-{job}")
+    if (job := environ.get("JOB_ID")) and "SGE_ROOT" in environ:
+        task = environ.get("SGE_TASK_ID", "undefined")
+        return _label(f"sge-{job}" if task == "undefined" else f"sge-{job}.{task}")
+    return ""
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._=-]+", "=", text)[:40]
+
+
+class Identity:
+    """The owner under which this process leases: bound to its life, so its leases come back as soon as it dies."""
+
+    def __init__(self) -> None:
+        self._prefix = ""
+        self._serial = ""
+        self._count = 0
+        self._job = batch_job()
+        self._forks = -1
+
+    def _bind(self) -> tuple[int, int]:
+        pid = os.getpid()
+        return pid, process_start(pid) or 0
+
+    def _renew(self) -> None:
+        pid, start = self._bind()
+        self._prefix = f"{host()}:{pid}:{start}:{_kernel()}:{token()}"
+        self._suffix = f":{self._job}" if self._job else ""
+        self._forks = _forks
+
+    def owner(self) -> str:
+        """A new owner name, different for each call in each process: what is found under it was put there by this call."""
+        if self._forks != _forks:
+            self._renew()
+        self._count += 1
+        return f"{self._prefix}.{self._count}{self._suffix}"
+
+    def is_dead(self, text: str) -> bool:
+        """Whether the process of another owner is known to be gone: same host, same kernel, same PID namespace."""
+        owner = Owner.parse(text)
+        if owner is None or owner.pid == 0 or owner.host != host() or owner.kernel != _kernel():
+            return False
+        return process_start(owner.pid) != owner.start
+
+
+class Detached(Identity):
+    """The owner for one command of a script: the lease outlives the process and ends by its deadline alone."""
+
+    def _bind(self) -> tuple[int, int]:
+        return 0, 0
+
+
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def fork_count() -> int:
+    """How often this process descends by fork from the one that imported this; what must not be shared compares it."""
+    return _forks

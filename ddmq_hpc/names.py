@@ -1,0 +1,303 @@
+"""Every name and path of the on-disk layout, in one place. Pure: nothing here touches a file system.
+
+    ROOT/ddmq.yaml                                   global settings, layout version
+    ROOT/QUEUE/ddmq.yaml                             queue settings
+    ROOT/QUEUE/ready/<priority>/<bucket>/<entry>     may be taken
+    ROOT/QUEUE/leased/<priority>.<entry>~<deadline>+<duration>@<owner>[!split]
+    ROOT/QUEUE/delayed/<window>/<due>.<priority>.<entry>
+    ROOT/QUEUE/dead/<priority>.<entry>~<reason>      dead letters
+    ROOT/QUEUE/{tmp,damaged,keys,journal,workers,locks}/
+
+A pack is one immutable file of 1..N messages, named `<nanoseconds, 19 digits>-<level><token>`. An entry is a hard link
+that names a range of a pack and carries what changes: `<pack>.<first>-<stop>.<failed>-<lost>`. Its directory is its
+state. Sorted as text, entries are first in, first out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Optional
+
+from ddmq_hpc.errors import BadName, BadReceipt
+
+SETTINGS = "ddmq.yaml"
+READY, LEASED, DELAYED, DEAD = "ready", "leased", "delayed", "dead"
+TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
+#: Everything a queue directory holds; the first four are the states of a message.
+DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
+#: A deleted queue is first renamed to this, so that it is gone at once however long removing its files takes.
+GRAVE = ".deleted-"
+
+#: Priorities are numbers in names: this keeps every name under 255 bytes.
+MAX_PRIORITY = 10**18
+#: Width in nanoseconds of the time window of a bucket, by level. Each divides the one before, so buckets nest.
+WINDOWS = (64_000_000_000, 4_000_000_000, 250_000_000, 15_625_000)
+_UNIT = WINDOWS[-1]
+_DELAY_WINDOW = 64_000
+
+_QUEUE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_NUMBER = r"0|[1-9]\d{0,18}"
+_PACK = r"\d{19}-[0-3][a-z2-7]{8}"
+_ENTRY = rf"({_PACK})\.({_NUMBER})-([1-9]\d{{0,8}})\.(\d{{1,9}})-(\d{{1,9}})"
+_ENTRY_NAME = re.compile(_ENTRY, re.ASCII)
+_LEASE_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})(!split)?", re.ASCII)
+_DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
+_DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
+_PACK_NAME = re.compile(_PACK, re.ASCII)
+_BUCKET_NAME = re.compile(r"\d{12}-[0-3]", re.ASCII)
+_PRIORITY_NAME = re.compile(_NUMBER, re.ASCII)
+_MESSAGE_ID = re.compile(rf"({_PACK})\.({_NUMBER})", re.ASCII)
+
+
+def check_queue_name(name: object) -> str:
+    """`name`, when it is a valid queue name; raises `BadName` otherwise."""
+    if not isinstance(name, str) or not _QUEUE.fullmatch(name):
+        raise BadName(name)
+    return name
+
+
+def is_queue_name(name: str) -> bool:
+    return _QUEUE.fullmatch(name) is not None
+
+
+class Entry(NamedTuple):
+    """The messages `first` to `stop` (exclusive) of a pack and how often they were tried in vain."""
+
+    pack: str
+    first: int
+    stop: int
+    failed: int  # attempts that ended in a nack
+    lost: int  # attempts whose worker died or whose lease ran out
+
+    @property
+    def name(self) -> str:
+        return "%s.%d-%d.%d-%d" % self
+
+    def part(self, first: int, stop: int) -> Entry:
+        return Entry(self.pack, first, stop, self.failed, self.lost)
+
+    def contains(self, other: Entry) -> bool:
+        """Whether `other` is a range of this one in the same attempt: it is then a half-done split of it."""
+        return (
+            self.pack == other.pack
+            and self.first <= other.first
+            and other.stop <= self.stop
+            and self.failed == other.failed
+            and self.lost == other.lost
+        )
+
+
+class Lease(NamedTuple):
+    """A leased entry: `deadline` and `duration` are milliseconds, the deadline in the file system's clock.
+
+    `split` marks an entry that is being divided: it is put back without counting an attempt when its owner dies.
+    """
+
+    priority: int
+    entry: Entry
+    deadline: int
+    duration: int
+    owner: str
+    split: bool = False
+
+    @property
+    def name(self) -> str:
+        mark = "!split" if self.split else ""
+        pack, first, stop, failed, lost = self.entry
+        return (
+            f"{self.priority}.{pack}.{first}-{stop}.{failed}-{lost}~{self.deadline}+{self.duration}@{self.owner}{mark}"
+        )
+
+    def part(self, first: int, stop: int) -> Lease:
+        return self._replace(entry=self.entry.part(first, stop))
+
+
+class Delayed(NamedTuple):
+    """An entry that is not ready before `due` (milliseconds, the file system's clock)."""
+
+    due: int
+    priority: int
+    entry: Entry
+
+    @property
+    def name(self) -> str:
+        return f"{self.due:015d}.{self.priority}.{self.entry.name}"
+
+
+class Dead(NamedTuple):
+    """A dead letter and the word for why it died."""
+
+    priority: int
+    entry: Entry
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.priority}.{self.entry.name}~{self.reason}"
+
+
+def _entry(groups: tuple[str, ...]) -> Optional[Entry]:
+    entry = Entry(groups[0], int(groups[1]), int(groups[2]), int(groups[3]), int(groups[4]))
+    return entry if entry.first < entry.stop else None
+
+
+def parse_entry(name: str) -> Optional[Entry]:
+    """The entry of a name in ready/; None for a foreign file."""
+    found = _ENTRY_NAME.fullmatch(name)
+    return _entry(found.groups()) if found else None
+
+
+def parse_lease(name: str) -> Optional[Lease]:
+    """The lease of a name in leased/; None for a foreign file."""
+    found = _LEASE_NAME.fullmatch(name)
+    if not found:
+        return None
+    groups = found.groups()
+    entry = _entry(groups[1:6])
+    return entry and Lease(int(groups[0]), entry, int(groups[6]), int(groups[7]), groups[8], groups[9] is not None)
+
+
+def parse_delayed(name: str) -> Optional[Delayed]:
+    found = _DELAYED_NAME.fullmatch(name)
+    if not found:
+        return None
+    groups = found.groups()
+    entry = _entry(groups[2:7])
+    return entry and Delayed(int(groups[0]), int(groups[1]), entry)
+
+
+def parse_dead(name: str) -> Optional[Dead]:
+    found = _DEAD_NAME.fullmatch(name)
+    if not found:
+        return None
+    groups = found.groups()
+    entry = _entry(groups[1:6])
+    return entry and Dead(int(groups[0]), entry, groups[6])
+
+
+def parse_message_id(text: str) -> Optional[tuple[str, int]]:
+    """(pack, index) of a message id."""
+    found = _MESSAGE_ID.fullmatch(text)
+    return (found[1], int(found[2])) if found else None
+
+
+def is_pack(name: str) -> bool:
+    return _PACK_NAME.fullmatch(name) is not None
+
+
+def is_bucket(name: str) -> bool:
+    return _BUCKET_NAME.fullmatch(name) is not None
+
+
+def is_priority(name: str) -> bool:
+    return _PRIORITY_NAME.fullmatch(name) is not None
+
+
+def pack_name(ns: int, level: int, token: str) -> str:
+    return "%019d-%d%s" % (ns, level, token)
+
+
+def published_ns(pack: str) -> int:
+    """Nanoseconds since 1970 when the pack was published, in the file system's clock."""
+    return int(pack[:19])
+
+
+def message_id(pack: str, index: int) -> str:
+    return f"{pack}.{index}"
+
+
+def bucket_of(pack: str) -> str:
+    """The bucket of a pack: the start of the time window that its level gives it, and the level.
+
+    A function of the pack's name alone, so an entry that is put back needs no search for its place.
+    """
+    level = int(pack[20])
+    start = int(pack[:19]) // WINDOWS[level] * WINDOWS[level]
+    return "%012d-%d" % (start // _UNIT, level)
+
+
+def bucket_start(bucket: str) -> str:
+    """The first pack name that belongs into a bucket, for comparing with pack names."""
+    return "%019d" % (int(bucket[:12]) * _UNIT)
+
+
+def bucket_end_ns(bucket: str) -> int:
+    return int(bucket[:12]) * _UNIT + WINDOWS[int(bucket[13])]
+
+
+def delay_window(due_ms: int) -> str:
+    """The directory of a delayed entry: few at a time are due, so few are ever listed."""
+    return "%012d" % (due_ms // _DELAY_WINDOW)
+
+
+def is_delay_window(name: str) -> bool:
+    return len(name) == 12 and name.isascii() and name.isdigit()
+
+
+def key_name(key: str) -> str:
+    """The file under keys/ of an idempotency key, two levels so that no directory grows large."""
+    from hashlib import sha256
+
+    digest = sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{digest[:2]}/{digest[2:40]}"
+
+
+def make_receipt(queue: str, lease: Lease) -> str:
+    """What stands for one leased message outside this process: `<queue>/<name of its lease>`."""
+    return f"{queue}/{lease.name}"
+
+
+def parse_receipt(receipt: object, queue: str) -> Lease:
+    """The lease that a receipt of `queue` names; raises `BadReceipt` for anything else. Does not look whether it is held."""
+    if not isinstance(receipt, str):
+        raise BadReceipt(receipt)
+    of, slash, name = receipt.strip().rpartition("/")
+    lease = parse_lease(name)
+    if not slash or lease is None or lease.split:
+        raise BadReceipt(receipt)
+    if of.rpartition("/")[2] != queue:
+        raise BadReceipt(receipt, f"a receipt of another queue than {queue!r}")
+    return lease
+
+
+class QueuePaths:
+    """The paths of one queue as text; `/` joins are spelled out because these run once or more a message."""
+
+    def __init__(self, root: str, queue: str) -> None:
+        self.root = root
+        self.queue = check_queue_name(queue)
+        self.top = f"{root}/{queue}"
+        self.settings = f"{self.top}/{SETTINGS}"
+        self.ready = f"{self.top}/{READY}"
+        self.leased = f"{self.top}/{LEASED}"
+        self.delayed = f"{self.top}/{DELAYED}"
+        self.dead = f"{self.top}/{DEAD}"
+        self.tmp = f"{self.top}/{TMP}"
+        self.damaged = f"{self.top}/{DAMAGED}"
+        self.keys = f"{self.top}/{KEYS}"
+        self.journal = f"{self.top}/{JOURNAL}"
+
+    def bucket(self, priority: int, pack: str) -> str:
+        return f"{self.ready}/{priority}/{bucket_of(pack)}"
+
+    def in_ready(self, priority: int, entry: Entry) -> str:
+        return f"{self.ready}/{priority}/{bucket_of(entry.pack)}/{entry.name}"
+
+    def in_leased(self, lease: Lease) -> str:
+        return f"{self.leased}/{lease.name}"
+
+    def in_delayed(self, delayed: Delayed) -> str:
+        return f"{self.delayed}/{delay_window(delayed.due)}/{delayed.name}"
+
+    def in_dead(self, dead: Dead) -> str:
+        return f"{self.dead}/{dead.name}"
+
+    def in_tmp(self, pack: str) -> str:
+        return f"{self.tmp}/{pack}"
+
+    def in_keys(self, key: str) -> str:
+        return f"{self.keys}/{key_name(key)}"
+
+    @staticmethod
+    def parent(path: str) -> str:
+        return path.rpartition("/")[0]
