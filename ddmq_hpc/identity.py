@@ -50,6 +50,7 @@ def _text(path: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=None)
 def _kernel() -> str:
     """Names the PID namespace of this boot: only inside it do process ids mean anything."""
     try:

@@ -1,0 +1,320 @@
+"""Every file-system call that touches a queue, and what each answer of a network file system really means.
+
+A reply can be lost: the server did what was asked, reboots, and answers the repeated request from its new state. So a
+rename that happened says ENOENT, a link that happened says EEXIST, an unlink that happened says ENOENT, and a soft mount
+says EIO (measured on NFS v3 and v4.2). ESTALE is ENOENT of a directory that was removed by another client. The names
+that a call makes are therefore unique to it wherever possible: what is found under such a name, this call put there.
+
+Tests subclass `Filesystem` to crash, delay or falsify each call, and to turn its clocks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from typing import Optional
+
+from ddmq_hpc import mounts
+
+GONE = frozenset({errno.ENOENT, errno.ESTALE})
+#: The call may have been executed or not (soft mounts).
+UNKNOWN = frozenset({errno.EIO, errno.ETIMEDOUT})
+_READ_ONCE = 1 << 16
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+#: O_NONBLOCK: a FIFO planted in a queue must not hang a reader.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Calls:
+    """The raw calls, one method each, with the errors of the operating system."""
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target, follow_symlinks=False)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(path)
+
+    def listdir(self, path: str) -> list[str]:
+        return os.listdir(path)
+
+    def subdirectories(self, path: str) -> list[str]:
+        """Names of the directories in `path`; symbolic links to directories are none."""
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    def lstat(self, path: str) -> os.stat_result:
+        return os.lstat(path)
+
+    def touch(self, path: str) -> None:
+        os.utime(path)
+
+    def create(self, path: str, data: bytes, sync: bool) -> None:
+        """A new file with `data`, on disk when `sync`; what a failure half wrote is removed."""
+        handle = os.open(path, _NEW, 0o666)
+        try:
+            _write_all(handle, data)
+            if sync:
+                os.fsync(handle)
+        except BaseException:
+            os.close(handle)
+            self.unlink(path)
+            raise
+        os.close(handle)
+
+    def append(self, handle: int, data: bytes) -> None:
+        """One write(2) on a file opened for appending: no other writer's data comes in between."""
+        if os.write(handle, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def open_append(self, path: str) -> int:
+        return os.open(path, _APPEND, 0o666)
+
+    def sync_handle(self, handle: int) -> None:
+        os.fdatasync(handle) if hasattr(os, "fdatasync") else os.fsync(handle)
+
+    def read(self, path: str) -> bytes:
+        handle = os.open(path, _READ)
+        try:
+            data = os.read(handle, _READ_ONCE)
+            if len(data) == _READ_ONCE:
+                parts = [data]
+                while data := os.read(handle, 1 << 20):
+                    parts.append(data)
+                data = b"".join(parts)
+        finally:
+            os.close(handle)
+        return data
+
+    def sync_directory(self, path: str) -> None:
+        handle = os.open(path, _DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def open_directory(self, path: str) -> None:
+        """Opening a directory makes an NFS client ask the server again: names held to be missing are looked up anew."""
+        os.close(os.open(path, _DIRECTORY))
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+class Filesystem(Calls):
+    """The calls with the answers of network file systems understood, and the file system's own clock.
+
+    `network=None` finds out from the mount; where it is False the looks that only lost replies need are left out.
+    """
+
+    def __init__(self, root: str, network: Optional[bool] = None) -> None:
+        self.root = root
+        self.mount = mounts.mount_of(root)
+        self.network = not self.mount.local if network is None else network
+        self._offset = 0.0
+        self._measured = -1e9
+
+    # -- the clock
+
+    def now(self, probe_directory: str) -> float:
+        """Seconds since 1970 in the file system's clock: never compare the clocks of two hosts.
+
+        On a network file system the offset to this host's clock is measured once a minute, by making a file in
+        `probe_directory` (create, write, and mtime are the server's time whatever the client's; measured on NFS).
+        """
+        if self.network and self.monotonic() - self._measured > 60:
+            self._measure(probe_directory)
+        return self.time() + self._offset
+
+    def _measure(self, directory: str) -> None:
+        from ddmq_hpc.identity import token
+
+        path = f"{directory}/clock-{token()}"
+        before = self.time()
+        try:
+            self.create(path, b"", False)
+            stamp = self.lstat(path).st_mtime
+            self.unlink(path)
+        except OSError:
+            # A full or read-only file system has its clock all the same; the next minute tries again.
+            self._measured = self.monotonic()
+            return
+        offset = stamp - (before + self.time()) / 2
+        self._offset = 0.0 if abs(offset) < 0.5 else offset
+        self._measured = self.monotonic()
+
+    # -- moves of names
+
+    def claim(self, source: str, target: str) -> bool:
+        """Rename to a name that only this call makes. False when `source` is gone: somebody else was first."""
+        try:
+            self.rename(source, target)
+            return True
+        except OSError as error:
+            if error.errno in GONE:
+                return self.network and self.is_there(target)
+            if error.errno in UNKNOWN and self.is_there(target):
+                return True
+            raise
+
+    def put(self, source: str, target: str) -> bool:
+        """Rename to a name in a bucket that may have to be made first. False when `source` is gone.
+
+        The target is not unique to the caller: when the reply is lost somebody may have taken it already, so a gone
+        source only says that nothing is left to do under that name.
+        """
+        for _ in range(100):
+            try:
+                self.rename(source, target)
+                return True
+            except OSError as error:
+                if error.errno in UNKNOWN and not self.is_there(source):
+                    return False
+                if error.errno not in GONE:
+                    raise
+            if not self.is_there(source):
+                return False
+            # Buckets are removed when found empty and old: make it, and lose that race as often as need be.
+            self.make_directories(os.path.dirname(target))
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), target)
+
+    def add_link(self, source: str, target: str) -> bool:
+        """Link to a name that only this call makes. False when `source` is gone."""
+        try:
+            self.link(source, target)
+            return True
+        except OSError as error:
+            if error.errno in GONE:
+                return False
+            if error.errno == errno.EEXIST or error.errno in UNKNOWN:
+                if self.same_file(source, target):
+                    return True
+            raise
+
+    def link_new(self, source: str, target: str) -> bool:
+        """Link to a name that many may want. False when somebody else has it; raises when `source` is gone."""
+        try:
+            self.link(source, target)
+            return True
+        except OSError as error:
+            if error.errno == errno.EEXIST or error.errno in UNKNOWN:
+                if self.same_file(source, target):
+                    return True
+                if error.errno == errno.EEXIST:
+                    return False
+            raise
+
+    def drop(self, path: str) -> bool:
+        """Unlink a name that nobody makes again. False when it was gone, which a lost reply looks like, too."""
+        try:
+            self.unlink(path)
+            return True
+        except OSError as error:
+            if error.errno in GONE:
+                return False
+            if error.errno in UNKNOWN and not self.is_there(path):
+                return True
+            raise
+
+    # -- looking
+
+    def is_there(self, path: str) -> bool:
+        """Whether a name exists, as the server sees it."""
+        try:
+            if self.network:
+                self.open_directory(os.path.dirname(path))
+            self.lstat(path)
+            return True
+        except OSError as error:
+            if error.errno in GONE or error.errno == errno.ENOTDIR:
+                return False
+            raise
+
+    def same_file(self, one: str, other: str) -> bool:
+        try:
+            a, b = self.lstat(one), self.lstat(other)
+        except OSError as error:
+            if error.errno in GONE:
+                return False
+            raise
+        return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+    def names(self, directory: str) -> list[str]:
+        """What is in a directory, by a fresh opening; nothing when it is gone. Without NFS's placeholders."""
+        try:
+            found = self.listdir(directory)
+        except OSError as error:
+            if error.errno in GONE:
+                return []
+            raise
+        return [name for name in found if not name.startswith(".nfs")] if self.network else found
+
+    def directories(self, directory: str) -> list[str]:
+        """The directories in a directory, symbolic links left out; nothing when it is gone."""
+        try:
+            return self.subdirectories(directory)
+        except OSError as error:
+            if error.errno in GONE:
+                return []
+            raise
+
+    def refresh(self, directory: str) -> None:
+        """Make the next listing complete. On NFS v3 two changes within one tick of the server's clock can leave a
+        listing incomplete for good; touching the directory cures it (measured: 21 of 100 trials, all cured)."""
+        if not self.network:
+            return
+        try:
+            self.touch(directory)
+        except OSError as error:
+            if error.errno not in GONE | {errno.EROFS, errno.EACCES, errno.EPERM}:
+                raise
+
+    # -- directories
+
+    def make_directories(self, path: str) -> None:
+        """`path` below an existing queue directory. Never makes the queue itself again: it may have been deleted."""
+        top = os.path.dirname(os.path.dirname(path))
+        for directory in (os.path.dirname(path), path) if len(top) > len(self.root) else (path,):
+            try:
+                self.mkdir(directory)
+            except OSError as error:
+                if error.errno != errno.EEXIST and (error.errno not in GONE or directory != path):
+                    raise
+
+    def remove_empty(self, directory: str) -> None:
+        """Remove a directory unless something is in it, or somebody else did."""
+        try:
+            self.rmdir(directory)
+        except OSError as error:
+            if error.errno not in GONE | {errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EBUSY}:
+                raise
+
+    def walk(self, directory: str) -> Iterator[str]:
+        """Paths of all files two levels below, for keys/ and the like."""
+        for name in self.directories(directory):
+            for inner in self.names(f"{directory}/{name}"):
+                yield f"{directory}/{name}/{inner}"

@@ -1,0 +1,114 @@
+"""Outcomes of messages, appended to one file a host: written before a message is let go.
+
+A record is one write(2) on a file opened with O_APPEND, so the death of a process tears none and loses none. With
+`durable` a background flush follows within a second: a power cut can take the outcomes of the last second, and the
+messages they tell of may then come back. One kernel writes a file (its name has host, boot and user), because appends of
+several NFS clients to one file overwrite each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, Optional
+
+from ddmq_hpc.errors import storage_error
+from ddmq_hpc.fs import GONE, Filesystem
+from ddmq_hpc.identity import batch_job, boot, fork_count, host
+from ddmq_hpc.names import QueuePaths
+
+FLUSH_SECONDS = 1.0
+
+
+class Journal:
+    """The writing end, for one queue. Threads may share it."""
+
+    def __init__(self, fs: Filesystem, paths: QueuePaths) -> None:
+        self._fs = fs
+        self._path = f"{paths.journal}/{host()}.{boot()}.{os.getuid()}.jsonl"
+        self._handle = -1
+        self._forks = -1
+        self._tail = ""
+        self._unsynced: Any = None
+
+    def write(self, lines: list[str], durable: bool) -> None:
+        """Append records made by `record`. Raises `StorageError` when they cannot be kept."""
+        if self._forks != fork_count():
+            self._open()
+        try:
+            self._fs.append(self._handle, "".join(lines).encode())
+        except OSError as error:
+            if error.errno not in GONE:
+                raise storage_error(error, "write the journal") from error
+            self._open()
+            self._fs.append(self._handle, "".join(lines).encode())
+        if durable and self._unsynced is None:
+            self._flush_soon()
+
+    def record(self, state: str, ident: str, attempt: int, at: float, taken: float = 0.0, **more: Any) -> str:
+        """One line: `ident` is a message id or `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
+        if self._forks != fork_count():
+            self._open()
+        extra = f",{json.dumps(more)[1:-1]}" if more else ""
+        return (
+            f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}{self._tail}'
+        )
+
+    def _open(self) -> None:
+        self.close()
+        try:
+            self._handle = self._fs.open_append(self._path)
+        except OSError as error:
+            raise storage_error(error, "open the journal") from error
+        self._forks = fork_count()
+        self._unsynced = None
+        job = batch_job()
+        self._tail = f',"host":"{host()}","pid":{os.getpid()}' + (f',"job":"{job}"' if job else "") + "}\n"
+
+    def _flush_soon(self) -> None:
+        from threading import Timer
+
+        self._unsynced = Timer(FLUSH_SECONDS, self.flush)
+        self._unsynced.daemon = True
+        self._unsynced.start()
+
+    def flush(self) -> None:
+        """Bring what was written to the disk. A failure here is no outcome's failure: the records are in the kernel."""
+        timer, self._unsynced = self._unsynced, None
+        if timer is None or self._handle < 0:
+            return
+        timer.cancel()
+        try:
+            self._fs.sync_handle(self._handle)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        if self._handle < 0:
+            return
+        if self._forks == fork_count():
+            self.flush()
+        handle, self._handle = self._handle, -1
+        os.close(handle)
+        self._forks = -1
+
+
+def read(fs: Filesystem, paths: QueuePaths, pack: Optional[str] = None) -> Iterator[dict[str, Any]]:
+    """All records, file by file; torn and foreign lines are passed over. `pack` keeps those that tell of that pack."""
+    for name in sorted(fs.names(paths.journal)):
+        if not name.endswith(".jsonl"):
+            continue
+        try:
+            data = fs.read(f"{paths.journal}/{name}")
+        except OSError:
+            continue
+        for line in data.splitlines():
+            if pack is not None and pack.encode() not in line:
+                continue
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(found, dict) and isinstance(found.get("id"), str):
+                yield found

@@ -1,0 +1,309 @@
+"""Messages and the packs that hold them: JSON values with their own properties, one a line. Pure: no file is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Optional
+
+from ddmq_hpc.errors import BadMessage, UsageError
+from ddmq_hpc.settings import Settings, lease_duration, limit_number, optional, priority_number
+from ddmq_hpc.settings import boolean as _boolean
+
+if TYPE_CHECKING:
+    from ddmq_hpc.settling import Held
+
+#: Deeper JSON is refused: no task needs it, and readers in other languages would overflow.
+MAX_DEPTH = 64
+
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
+def _headers(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UsageError("headers must be a mapping with text as keys")
+    return value
+
+
+def _option(check: Any, text: str) -> Any:
+    return field(default=None, metadata={"check": optional(check), "help": text})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The properties of a message that override its queue's settings; None where it has none of its own."""
+
+    priority: Optional[int] = _option(priority_number, "lower is taken first")
+    timeout: Optional[float] = _option(lease_duration, "how long it may be held before it is requeued")
+    requeue: Optional[bool] = _option(_boolean, "requeue when it fails or times out")
+    requeue_limit: Optional[int] = _option(limit_number, "requeues before it becomes a dead letter")
+    requeue_prio: Optional[int] = _option(priority_number, "priority once requeued")
+    headers: Optional[dict[str, Any]] = _option(_headers, "JSON object that travels with the message")
+
+    @classmethod
+    def checked(cls, **values: Any) -> Options:
+        """Options of checked values; raises `BadMessage`, which names the wrong one. A legacy `requeue=5` is a priority."""
+        if not any(value is not None for value in values.values()):
+            return NO_OPTIONS
+        found = {}
+        for option in fields(cls):
+            value = values.pop(option.name, None)
+            try:
+                found[option.name] = option.metadata["check"](value)
+            except UsageError as error:
+                raise BadMessage(f"bad {option.name}: {error}") from None
+        if values:
+            raise BadMessage(f"unknown property {sorted(values)[0][:60]!r}; there are {', '.join(OPTION_NAMES)}")
+        return cls(**found)
+
+    def explicit(self) -> dict[str, Any]:
+        return {name: value for name in OPTION_NAMES if (value := getattr(self, name)) is not None}
+
+
+OPTION_NAMES = tuple(option.name for option in fields(Options))
+NO_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message, as published or as leased. Leave its `with` block to ack it, or by an exception to nack it.
+
+    A message that was only published, or is looked at, has no receipt.
+    """
+
+    id: str
+    message: Any
+    queue: str
+    options: Options = field(default=NO_OPTIONS, repr=False)
+    settings: Settings = field(default_factory=Settings, repr=False, compare=False)
+    failed: int = field(default=0, repr=False)
+    lost: int = field(default=0, repr=False)
+    in_priority: Optional[int] = field(default=None, repr=False)
+    held: Optional[Held] = field(default=None, repr=False, compare=False)
+
+    @property
+    def priority(self) -> int:
+        """The one it stands at now: `requeue_prio` may have changed it."""
+        if self.in_priority is not None:
+            return self.in_priority
+        return self._of("priority")  # type: ignore[no-any-return]
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that it may be held."""
+        return self._of("timeout")  # type: ignore[no-any-return]
+
+    @property
+    def requeue(self) -> bool:
+        return self._of("requeue")  # type: ignore[no-any-return]
+
+    @property
+    def requeue_limit(self) -> int:
+        return self._of("requeue_limit")  # type: ignore[no-any-return]
+
+    @property
+    def requeue_prio(self) -> Optional[int]:
+        return self._of("requeue_prio")  # type: ignore[no-any-return]
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        return self.options.headers or {}
+
+    @property
+    def requeue_counter(self) -> int:
+        """How often it came back before."""
+        return self.failed + self.lost
+
+    @property
+    def attempt(self) -> int:
+        """1 the first time it is taken."""
+        return self.failed + self.lost + 1
+
+    @property
+    def index(self) -> int:
+        return int(self.id.rpartition(".")[2])
+
+    @property
+    def published(self) -> float:
+        """Seconds since 1970, in the file system's clock."""
+        return int(self.id[:19]) / 1e9
+
+    @property
+    def receipt(self) -> Optional[str]:
+        """What acks it from another process; None when it is not leased."""
+        return self.held.receipt(self.index) if self.held else None
+
+    @property
+    def deadline(self) -> Optional[float]:
+        """Seconds since 1970, in the file system's clock, until which it is held; None when it is not leased."""
+        return self.held.deadline(self.index) if self.held else None
+
+    def _of(self, name: str) -> Any:
+        own = getattr(self.options, name)
+        return getattr(self.settings, name) if own is None else own
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything of it as JSON values; `filename` is the receipt under the name that ddmq gave it."""
+        receipt = self.receipt
+        return {
+            "id": self.id,
+            "message": self.message,
+            "queue": self.queue,
+            "priority": self.priority,
+            "timeout": self.timeout,
+            "requeue": self.requeue,
+            "requeue_limit": self.requeue_limit,
+            "requeue_prio": self.requeue_prio,
+            "requeue_counter": self.requeue_counter,
+            "attempt": self.attempt,
+            "published": self.published,
+            "headers": self.headers,
+            "receipt": receipt,
+            "filename": receipt,
+            "queue_number": self.id[:19],
+        }
+
+    def __enter__(self) -> Message:
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], *_: object) -> None:
+        if self.held is None:
+            return
+        if kind is None:
+            self.held.ack_one(self)
+        else:
+            self.held.nack_one(self)
+
+
+def encode_body(body: Any, limit: int) -> str:
+    """`body` as one line of JSON; raises `BadMessage` when it is not a JSON value of at most `limit` bytes."""
+    if type(body) is not str:
+        _check_depth(body)
+    try:
+        line = _encode(body)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadMessage(f"not a JSON value: {error}") from None
+    size = len(line) if line.isascii() else _size(line)
+    if size < 0:
+        line = _encode_ascii(body)  # lone surrogates: escaped, they survive UTF-8
+        size = len(line)
+    if size > limit:
+        raise BadMessage(f"message of {size} bytes: the limit is {limit}; put the data in a file, the path in the message")
+    return line
+
+
+def _size(line: str) -> int:
+    try:
+        return len(line.encode())
+    except UnicodeEncodeError:
+        return -1
+
+
+def _check_depth(body: Any) -> None:
+    level = [body]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list, tuple))
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list, tuple))
+        ]
+        if not level:
+            return
+    raise BadMessage(f"nested deeper than {MAX_DEPTH} levels")
+
+
+class LineEncoder:
+    """Turns bodies into the lines of a pack; the options they share are encoded once."""
+
+    def __init__(self, options: Options, limit: int) -> None:
+        self._limit = limit
+        explicit = options.explicit()
+        if not explicit:
+            self._tail = "}\n"
+            return
+        try:
+            _check_depth(explicit)
+            self._tail = f",{_encode_ascii(explicit)[1:-1]}}}\n"
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadMessage(f"headers are not JSON values: {error}") from None
+        if len(self._tail) > limit:
+            raise BadMessage(f"headers of {len(self._tail)} bytes: the limit is {limit}")
+
+    def line(self, body: Any) -> bytes:
+        """The line of a pack for one body."""
+        return ('{"message":' + encode_body(body, self._limit) + self._tail).encode()
+
+
+def decode_line(line: bytes) -> tuple[Any, Options]:
+    """Body and options of a line of a pack; raises `BadMessage` for torn, corrupt or foreign ones."""
+    try:
+        found = _decode(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"not JSON: {error}") from None
+    if type(found) is not dict or "message" not in found:
+        raise BadMessage("no message in it")
+    if len(found) == 1:
+        body = found["message"]
+        if type(body) is not str:
+            _check_depth(body)
+        return body, NO_OPTIONS
+    body = found.pop("message")
+    _check_depth(body)
+    found.pop("key", None)
+    return body, Options.checked(**{str(key): value for key, value in found.items()})
+
+
+def parse_record(line: str) -> tuple[Any, dict[str, Any]]:
+    """A line of a JSONL file to publish: (body, options). An object with `message` may carry the options of one message."""
+    try:
+        found = _decode(line)
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"not JSON: {error}") from None
+    if isinstance(found, dict) and "message" in found and found.keys() <= _RECORD_KEYS:
+        body = found.pop("message")
+        return body, found
+    return found, {}
+
+
+_RECORD_KEYS = {"message", *OPTION_NAMES}
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value, strictly: no NaN, bounded depth. Raises `BadMessage`."""
+    try:
+        found = _decode(text)
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"not JSON: {error}") from None
+    _check_depth(found)
+    return found
+
+
+def pack_lines(lines: Iterable[bytes], max_count: int, max_bytes: int) -> Iterator[list[bytes]]:
+    """Groups of lines, each small enough for one pack."""
+    group: list[bytes] = []
+    size = 0
+    for line in lines:
+        if group and (len(group) >= max_count or size + len(line) > max_bytes):
+            yield group
+            group, size = [], 0
+        group.append(line)
+        size += len(line)
+    if group:
+        yield group
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """One line of JSON for machine output."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    return text if _size(text) >= 0 else json.dumps(value, allow_nan=False, default=str)

@@ -1,0 +1,61 @@
+"""What kind of file system a path is on, from /proc/self/mountinfo (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+#: One kernel alone changes these: replies are not lost and the clock is this host's.
+LOCAL = frozenset(
+    "ext2 ext3 ext4 xfs btrfs tmpfs ramfs zfs f2fs jfs reiserfs bcachefs overlay aufs vfat exfat ntfs ntfs3 apfs hfs".split()
+)
+#: Servers stamp the files here, whatever the client's clock says (measured on NFS).
+SERVER_CLOCK = frozenset({"nfs", "nfs4"})
+
+
+class Mount(NamedTuple):
+    """A mount point, its type and its options."""
+
+    path: str
+    type: str
+    options: str = ""
+
+    @property
+    def local(self) -> bool:
+        return self.type in LOCAL
+
+    @property
+    def trusted_clock(self) -> bool:
+        """Whether all clients see one clock in the times of files. Elsewhere clients may stamp with their own."""
+        return self.local or self.type in SERVER_CLOCK
+
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+def _plain(text: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), text))
+
+
+def mount_of(path: str) -> Mount:
+    """The mount that `path` is on; an unknown type (hence treated as a network one) where there is no mountinfo."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            lines = file.read().splitlines()
+        found = os.stat(path)
+    except OSError:
+        return Mount("/", "unknown")
+    device = b"%d:%d" % (os.major(found.st_dev), os.minor(found.st_dev))
+    # A device number names the file system, but subvolumes (btrfs) have numbers that are not in the table.
+    exact = [fields for fields in map(bytes.split, lines) if len(fields) > 9 and fields[2] == device]
+    candidates = exact or [fields for fields in map(bytes.split, lines) if len(fields) > 9]
+    real = os.path.realpath(path)
+    best = Mount("", "unknown")
+    for fields in candidates:
+        point = _plain(fields[4])
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if (inside or exact) and (inside, len(point)) >= (real.startswith(best.path or "\0"), len(best.path)):
+            dash = fields.index(b"-")
+            best = Mount(point, fields[dash + 1].decode(), fields[5].decode())
+    return best

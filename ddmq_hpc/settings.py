@@ -1,0 +1,208 @@
+"""The settings of a root and its queues, declared once: YAML, command line, help and docs all read this.
+
+`ROOT/ddmq.yaml` holds for all queues, `ROOT/QUEUE/ddmq.yaml` overrides it, a message's own properties override both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Callable, Optional
+
+from ddmq_hpc.errors import SettingsError, UsageError
+from ddmq_hpc.names import MAX_PRIORITY
+from ddmq_hpc.units import seconds
+
+LAYOUT = 1
+EXPIRY = ("auto", "filesystem-clock", "observed")
+_COUNT_LIMIT = 10**8  # counters have at most nine digits in names
+
+
+def number(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise UsageError(f"{value!r:.60} is not a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{value!r:.60} is not true or false")
+    return value
+
+
+def duration(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise UsageError(f"{value!r:.60} is not a duration")
+    return seconds(value)
+
+
+def lease_duration(value: Any) -> float:
+    found = duration(value)
+    if found < 0.001:
+        raise UsageError("a lease must be longer than 0 seconds")
+    return found
+
+
+def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
+
+
+def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise UsageError(f"{value!r:.60} is not one of {', '.join(choices)}")
+        return str(value)
+
+    return check
+
+
+priority_number = number(0, MAX_PRIORITY)
+limit_number = number(0, _COUNT_LIMIT)
+
+
+def _setting(default: Any, check: Callable[[Any], Any], text: str) -> Any:
+    return field(default=default, metadata={"check": check, "help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a queue. Durations are seconds here, and anything `units.seconds` reads in YAML."""
+
+    priority: int = _setting(999, priority_number, "priority of messages that name none; lower is taken first")
+    timeout: float = _setting(600.0, lease_duration, "how long a message may be held before it is requeued")
+    requeue: bool = _setting(True, boolean, "requeue messages that fail or time out; false: to the dead letters")
+    requeue_limit: int = _setting(10, limit_number, "requeues after which a message becomes a dead letter")
+    requeue_prio: Optional[int] = _setting(
+        None, optional(priority_number), "priority of a requeued message; null: it keeps its own, and its place"
+    )
+    loss_limit: Optional[int] = _setting(
+        None, optional(limit_number), "requeues after lost leases, counted apart; null: they count like failures"
+    )
+    retry_delay: float = _setting(0.0, duration, "wait before a failed message is ready again, doubled each time")
+    retry_delay_max: float = _setting(3600.0, duration, "the longest such wait")
+    durable: bool = _setting(True, boolean, "fsync messages before publish returns, and outcomes within a second")
+    max_message_bytes: int = _setting(1 << 20, number(1, 1 << 30), "largest message accepted, in bytes of JSON")
+    grace: float = _setting(2.0, duration, "how long after its deadline a lease is left alone")
+    expiry: str = _setting(
+        "auto",
+        one_of(EXPIRY),
+        "what tells that a deadline passed: the file system's clock, or names observed unchanged; auto: by its type",
+    )
+    paused: bool = _setting(False, boolean, "hand out nothing")
+
+
+FIELDS = {f.name: f for f in fields(Settings)}
+#: What else may stand in a settings file: the layout's version, and what ddmq wrote there.
+_ALIASES = {"message_timeout": "timeout"}
+_IGNORED = {"cleaned"}
+
+
+def apply(settings: Settings, values: Mapping[Any, Any], path: str) -> Settings:
+    """`settings` with `values` of the file `path` over them; raises `SettingsError` for unknown keys and wrong types."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        key = _ALIASES.get(key, key)
+        if key == "layout":
+            _check_layout(value, path)
+        elif key in FIELDS:
+            try:
+                found[key] = FIELDS[key].metadata["check"](value)
+            except UsageError as error:
+                raise SettingsError(path, f"{key}: {error}") from None
+        elif key not in _IGNORED:
+            raise SettingsError(path, f"unknown setting {str(key)[:60]!r}{_nearest(str(key))}")
+    return replace(settings, **found) if found else settings
+
+
+def _check_layout(value: Any, path: str) -> None:
+    if value != LAYOUT:
+        raise SettingsError(path, f"layout {value!r:.20} is not one that this version reads ({LAYOUT}); update ddmq-hpc")
+
+
+def _nearest(key: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(key, [*FIELDS, *_ALIASES], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "; the settings are: " + ", ".join(FIELDS)
+
+
+def parse(text: str, path: str) -> Mapping[Any, Any]:
+    """The mapping of a settings file. Plain `key: value` lines are read here, anything else by PyYAML.
+
+    Importing PyYAML costs as much as the rest of `ddmq-hpc pull`; that plain lines mean the same to both is tested.
+    """
+    plain = _parse_plain(text)
+    if plain is not None:
+        return plain
+    import yaml
+
+    try:
+        found = yaml.load(text, _bounded_loader())
+    except (yaml.YAMLError, RecursionError, ValueError, UsageError) as error:
+        raise SettingsError(path, f"not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise SettingsError(path, "not a mapping of settings; write lines such as `timeout: 10m`")
+    return found
+
+
+def _bounded_loader() -> Any:
+    """A safe loader without anchors: a few lines with them can stand for gigabytes."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise UsageError("aliases are not allowed here")
+            return super().compose_node(parent, index)
+
+    return Loader
+
+
+_WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "": None}
+
+
+def _parse_plain(text: str) -> Optional[dict[str, Any]]:
+    """Lines of `name: true|false|null|digits|word`, comments and blank lines; None when there is anything else."""
+    found: dict[str, Any] = {}
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        key, colon, value = line.partition(": ")
+        if not colon or key in found or not (key.isascii() and key.isidentifier()):
+            return None
+        value = value.strip(" ")
+        if value in _WORDS and value:
+            found[key] = _WORDS[value]
+        elif value.isascii() and value.isdigit() and (value[0] != "0" or value == "0"):
+            found[key] = int(value)
+        elif value in EXPIRY:
+            found[key] = value
+        elif len(value) > 1 and value.isascii() and value[:-1].isdigit() and value[-1] in "smhdw":
+            found[key] = value
+        else:
+            return None
+    return found
+
+
+def example() -> str:
+    """A settings file with every setting, its meaning and its default, all commented out."""
+    lines = ["# Settings of ddmq-hpc. A queue's ddmq.yaml overrides the root's; a message's own properties override both."]
+    for setting in FIELDS.values():
+        lines += ["", f"# {setting.metadata['help']}", f"# {setting.name}: {_plain(setting.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """`values` as lines that `parse` reads back."""
+    return "".join(f"{key}: {_plain(value)}\n" for key, value in values.items())
