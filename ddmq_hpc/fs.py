@@ -296,13 +296,13 @@ class Filesystem(Calls):
     # -- directories
 
     def make_directories(self, path: str) -> None:
-        """`path` below an existing queue directory. Never makes the queue itself again: it may have been deleted."""
-        top = os.path.dirname(os.path.dirname(path))
-        for directory in (os.path.dirname(path), path) if len(top) > len(self.root) else (path,):
+        """`path` and its parent, below an existing queue. Never makes the queue itself again: it may have been deleted."""
+        for directory in (os.path.dirname(path), path):
             try:
                 self.mkdir(directory)
             except OSError as error:
-                if error.errno != errno.EEXIST and (error.errno not in GONE or directory != path):
+                parent_removed = error.errno in GONE and directory == path  # the caller tries again
+                if error.errno != errno.EEXIST and not parent_removed:
                     raise
 
     def remove_empty(self, directory: str) -> None:

@@ -1,0 +1,153 @@
+"""The head of a queue: the first ready entries in their order, found by listings whose size does not grow with the backlog.
+
+Priorities are listed, then the buckets of the first one, then only as many buckets as it takes to know which entries
+are first: those older than the start of the next bucket. Buckets nest in time, so that is one to four listings.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.names import (
+    Entry,
+    QueuePaths,
+    bucket_end_ns,
+    bucket_of,
+    bucket_start,
+    is_bucket,
+    is_priority,
+    parse_entry,
+)
+
+#: How long a listing of the head serves, in seconds: nearly nothing where listing costs no round trip.
+MAX_AGE_LOCAL, MAX_AGE_NETWORK = 0.05, 0.25
+#: Takers that lose races choose at random among up to this many entries, and list again after this many losses.
+MAX_WINDOW, LOSSES_A_LISTING = 64, 8
+_EMPTY_SECONDS = 1.0
+_OLD_NS = 30_000_000_000
+
+
+class Candidate(NamedTuple):
+    """An entry that was ready when last looked."""
+
+    priority: int
+    path: str
+    entry: Entry
+
+
+class Head:
+    """Candidates for the next take of one client. Not for threads to share without a lock."""
+
+    def __init__(self, fs: Filesystem, paths: QueuePaths) -> None:
+        self._fs = fs
+        self._paths = paths
+        self._max_age = MAX_AGE_NETWORK if fs.network else MAX_AGE_LOCAL
+        self._names: list[tuple[str, str]] = []  # (entry name, bucket), last first
+        self._priority = -1
+        self._read_at = -1e9
+        self._empty: dict[str, float] = {}  # bucket path -> when it was found empty
+        self._foreign: set[str] = set()
+        self._losses = 0
+        self.window = 1
+
+    def next(self) -> Optional[Candidate]:
+        """The first candidate, or one near it after lost races; None when ready looks empty."""
+        if self._fs.monotonic() - self._read_at > self._max_age or self._losses >= LOSSES_A_LISTING:
+            self._read(thorough=False)
+        while True:
+            while self._names:
+                name, bucket = self._choose()
+                entry = parse_entry(name)
+                if entry is not None:
+                    return Candidate(self._priority, f"{self._paths.ready}/{self._priority}/{bucket}/{name}", entry)
+                self._foreign.add(name)
+            if not self._read(thorough=False):
+                return None
+
+    def look_again(self) -> bool:
+        """List everything afresh, nothing remembered; whether there are candidates."""
+        return self._read(thorough=True)
+
+    def _choose(self) -> tuple[str, str]:
+        names = self._names
+        if self.window == 1:
+            return names.pop()
+        from random import randrange
+
+        return names.pop(-1 - randrange(min(self.window, len(names))))
+
+    def won(self) -> None:
+        if self.window > 1:
+            self.window //= 2
+
+    def lost(self) -> None:
+        """Somebody else took the candidate: spread out, so that takers stop running after the same names."""
+        self.window = min(self.window * 2, MAX_WINDOW)
+        self._losses += 1
+
+    def put_back(self, priority: int, entry: Entry) -> None:
+        """The caller put this rest of a candidate back in its place."""
+        if priority == self._priority:
+            self._names.append((entry.name, bucket_of(entry.pack)))
+
+    def published(self, priority: int) -> None:
+        """The caller published behind the candidates, unless there are none or the priority is a better one."""
+        if priority < self._priority or not self._names:
+            self.forget()
+
+    def forget(self) -> None:
+        self._read_at = -1e9
+        self._empty.clear()
+
+    def _read(self, thorough: bool) -> bool:
+        fs, ready = self._fs, self._paths.ready
+        self._losses = 0
+        if thorough:
+            self._empty.clear()
+            self._foreign.clear()
+            fs.refresh(ready)
+        self._read_at = fs.monotonic()
+        for priority in sorted(int(name) for name in fs.directories(ready) if is_priority(name)):
+            if thorough:
+                fs.refresh(f"{ready}/{priority}")
+            found = self._read_priority(f"{ready}/{priority}", thorough)
+            if found:
+                self._names, self._priority = found, priority
+                return True
+        self._names, self._priority = [], -1
+        return False
+
+    def _read_priority(self, directory: str, thorough: bool) -> list[tuple[str, str]]:
+        """(name, bucket) of the first entries, last first. Wider buckets sort before the ones inside them."""
+        fs, now = self._fs, self._read_at
+        buckets = sorted(name for name in fs.directories(directory) if is_bucket(name))
+        names: list[tuple[str, str]] = []
+        for position, bucket in enumerate(buckets):
+            path = f"{directory}/{bucket}"
+            if now - self._empty.get(path, -1e9) < _EMPTY_SECONDS:
+                continue
+            if thorough:
+                fs.refresh(path)
+            found = fs.names(path)
+            if not found:
+                self._found_empty(path, bucket)
+                continue
+            foreign = self._foreign
+            names += [(name, bucket) for name in found if name not in foreign]
+            if position + 1 == len(buckets):
+                break
+            horizon = bucket_start(buckets[position + 1])
+            exact = [pair for pair in names if pair[0] < horizon]
+            if exact:
+                names = exact
+                break
+        names.sort(reverse=True)
+        return names
+
+    def _found_empty(self, path: str, bucket: str) -> None:
+        """Remember it; remove it when its time is long over. Rarely, because ESTALE follows (measured on NFS)."""
+        if bucket_end_ns(bucket) + _OLD_NS < self._fs.time() * 1e9:
+            self._fs.remove_empty(path)
+        else:
+            self._empty[path] = self._read_at

@@ -1,0 +1,106 @@
+"""Publishing: packs are written aside, flushed, and renamed into place, so they are visible whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.identity import fork_count, token
+from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_of, pack_name
+
+#: Bounds of a pack: a million messages are 8,000 inodes, and none is too big to read in one go.
+PACK_MESSAGES, PACK_BYTES = 128, 256 * 1024
+#: After this many entries in one bucket a publisher turns to narrower ones; below a fraction of it, to wider ones.
+BUCKET_FULL = 200
+_BUCKET_SPARSE = BUCKET_FULL // 32
+
+
+class PackNames:
+    """Names of new packs: ever later, never twice, whatever the clock does, also after a fork."""
+
+    def __init__(self) -> None:
+        self._forks = -1
+        self._last_ns = 0
+        self._level = 0
+        self._window = -1
+        self._in_window = 0
+
+    def next(self, ns: int) -> str:
+        """A name for a pack published at `ns`, at a level that keeps its bucket small."""
+        if self._forks != fork_count():
+            self._token, self._forks = token(), fork_count()
+        ns = self._last_ns = max(ns, self._last_ns + 1)
+        self._choose_level(ns)
+        return pack_name(ns, self._level, self._token)
+
+    def _choose_level(self, ns: int) -> None:
+        window = ns // WINDOWS[self._level]
+        if window == self._window:
+            self._in_window += 1
+            if self._in_window > BUCKET_FULL and self._level + 1 < len(WINDOWS):
+                self._level += 1
+                self._window, self._in_window = ns // WINDOWS[self._level], 1
+            return
+        if self._in_window < _BUCKET_SPARSE and self._level > 0:
+            self._level -= 1
+        self._window, self._in_window = ns // WINDOWS[self._level], 1
+
+
+class Publisher:
+    """Puts packs into one queue. Callers serialise their calls."""
+
+    def __init__(self, fs: Filesystem, paths: QueuePaths) -> None:
+        self._fs = fs
+        self._paths = paths
+        self._names = PackNames()
+
+    def put(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> Entry:
+        """One pack of `lines`, taken not before `delay` seconds; on disk when `durable`. Raises OSError, and then
+        nothing of it is visible."""
+        entry, directory = self.put_unsynced(lines, priority, delay, durable)
+        if durable:
+            self._fs.sync_directory(directory)
+        return entry
+
+    def put_unsynced(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> tuple[Entry, str]:
+        """Like `put`, but leaves flushing the directory, which is returned, to the caller: bulk publishes share it."""
+        fs, paths = self._fs, self._paths
+        now = fs.now(paths.tmp)
+        pack = self._names.next(int(now * 1e9))
+        entry = Entry(pack, 0, len(lines), 0, 0)
+        if delay > 0:
+            target = paths.in_delayed(Delayed(int((now + delay) * 1000), priority, entry))
+        else:
+            target = f"{paths.ready}/{priority}/{bucket_of(pack)}/{entry.name}"
+        source = f"{paths.tmp}/{pack}"
+        fs.create(source, lines[0] if len(lines) == 1 else b"".join(lines), durable)
+        self.place(source, target)
+        return entry, paths.parent(target)
+
+    def put_keyed(self, line: Iterator[bytes], pack: str) -> str:
+        """A pack of one, written but not yet visible; its path."""
+        path = self._paths.in_tmp(pack)
+        self._fs.create(path, b"".join(line), True)
+        return path
+
+    def new_pack(self) -> str:
+        return self._names.next(int(self._fs.now(self._paths.tmp) * 1e9))
+
+    def place(self, source: str, target: str) -> None:
+        """Rename a written pack to where it is visible."""
+        try:
+            self._fs.put(source, target)
+        except OSError:
+            self._fs.drop(source)
+            raise
+
+
+def delayed_or_ready(
+    paths: QueuePaths, priority: int, entry: Entry, now: float, delay: float
+) -> tuple[str, Optional[int]]:
+    """Where an entry goes that shall wait `delay` seconds: the path, and when it is due (ms) if it waits."""
+    if delay <= 0:
+        return paths.in_ready(priority, entry), None
+    due = int((now + delay) * 1000)
+    return paths.in_delayed(Delayed(due, priority, entry)), due

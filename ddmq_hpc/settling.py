@@ -1,0 +1,174 @@
+"""Dividing leased entries: what a taker keeps of an entry, and what becomes of the messages of a lease.
+
+One primitive, `carve`, does both. It turns a leased entry into pieces: some stay leased, some go elsewhere. Its calls are
+ordered so that a crash between any two leaves either the whole entry, or the whole entry with links inside it (a sweeper
+takes the whole one over and drops those), or only pieces. Links are made to names that nobody but this client takes
+away, since a retransmitted LINK would make such a name again; whatever leaves `leased` does so by rename.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
+
+from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt
+
+if TYPE_CHECKING:
+    from ddmq_hpc.messages import Message
+
+#: Milliseconds after which an entry under division is put back: its divider takes a few round trips, or is gone.
+SPLIT_MS = 60_000
+_SPLIT_MIN_MS = 10_000
+
+
+class Parting(NamedTuple):
+    """A piece that leaves `leased`, and the path it goes to."""
+
+    entry: Entry
+    target: str
+
+
+def split_lease(lease: Lease, now_ms: int) -> Lease:
+    """The name of `lease` while it is being divided."""
+    span = min(SPLIT_MS, max(lease.duration, _SPLIT_MIN_MS))
+    return lease._replace(deadline=now_ms + span, duration=span, split=True)
+
+
+def carve(fs: Filesystem, paths: QueuePaths, whole: Lease, keep: list[Lease], go: list[Parting]) -> bool:
+    """Turn `whole` into `keep` (names in leased) and `go`; what is in neither is settled and vanishes.
+
+    False when the lease was gone: nothing of it is the caller's any more. With several pieces `whole` must be marked
+    `split`, so that it is nobody else's to divide.
+    """
+    source = paths.in_leased(whole)
+    if not keep and not go:
+        return fs.drop(source)
+    if not go:
+        return _link_all(fs, paths, source, keep[1:]) and _finish(fs, paths, source, paths.in_leased(keep[0]), keep[1:])
+    parked = [whole._replace(entry=piece.entry) for piece in go[1:]]
+    if not _link_all(fs, paths, source, keep + parked):
+        return False
+    if not fs.put(source, go[0].target) and not _still_mine(fs, paths, keep + parked):
+        return False
+    for lease, piece in zip(parked, go[1:]):
+        fs.put(paths.in_leased(lease), piece.target)
+    return True
+
+
+def _link_all(fs: Filesystem, paths: QueuePaths, source: str, leases: list[Lease]) -> bool:
+    made: list[Lease] = []
+    for lease in leases:
+        try:
+            if fs.add_link(source, paths.in_leased(lease)):
+                made.append(lease)
+                continue
+        except OSError:
+            _drop_all(fs, paths, made)
+            raise
+        _drop_all(fs, paths, made)
+        return False
+    return True
+
+
+def _finish(fs: Filesystem, paths: QueuePaths, source: str, target: str, links: list[Lease]) -> bool:
+    try:
+        if fs.claim(source, target):
+            return True
+    except OSError:
+        _drop_all(fs, paths, links)
+        raise
+    _drop_all(fs, paths, links)
+    return False
+
+
+def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[Lease]) -> bool:
+    """After the whole was gone: my own rename with its reply lost, or a sweeper that took it over?
+
+    A sweeper that did has either dropped my pieces already or still holds the entry that contains them.
+    """
+    from ddmq_hpc.names import parse_lease
+
+    names = fs.names(paths.leased)
+    held = [lease for lease in map(parse_lease, names) if lease]
+    mine = {lease.name for lease in pieces}
+    over = any(
+        other.name not in mine and other.entry != piece.entry and other.entry.contains(piece.entry)
+        for other in held
+        for piece in pieces
+    )
+    if pieces and fs.network and mine <= set(names) and not over:
+        return True
+    _drop_all(fs, paths, pieces)
+    return False
+
+
+def _drop_all(fs: Filesystem, paths: QueuePaths, leases: list[Lease]) -> None:
+    for lease in leases:
+        fs.drop(paths.in_leased(lease))
+
+
+class Settler(Protocol):
+    """What a held message needs of its queue."""
+
+    name: str
+
+    def ack(self, messages: list[Message]) -> None: ...
+
+    def nack(self, messages: list[Message]) -> None: ...
+
+
+class Held:
+    """The runs of one pack that a take brought and that are not settled yet; shared by its messages."""
+
+    __slots__ = ("lock", "queue", "runs", "taken")
+
+    def __init__(self, queue: Settler, lease: Lease, taken: float) -> None:
+        self.queue = queue
+        self.runs = [lease]
+        self.taken = taken
+        self.lock = Lock()
+
+    def run_of(self, index: int) -> Optional[Lease]:
+        for lease in self.runs:
+            if lease.entry.first <= index < lease.entry.stop:
+                return lease
+        return None
+
+    def receipt(self, index: int) -> Optional[str]:
+        lease = self.run_of(index)
+        return make_receipt(self.queue.name, lease.part(index, index + 1)) if lease else None
+
+    def deadline(self, index: int) -> Optional[float]:
+        lease = self.run_of(index)
+        return lease.deadline / 1000 if lease else None
+
+    def ack_one(self, message: Message) -> None:
+        self.queue.ack([message])
+
+    def nack_one(self, message: Message) -> None:
+        self.queue.nack([message])
+
+
+def kept_runs(entry: Entry, gone: Iterable[int]) -> list[Entry]:
+    """What is left of an entry without some of its messages, as contiguous ranges."""
+    runs, first = [], entry.first
+    for index in sorted(gone):
+        if first < index:
+            runs.append(entry.part(first, index))
+        first = index + 1
+    if first < entry.stop:
+        runs.append(entry.part(first, entry.stop))
+    return runs
+
+
+def runs_of(entry: Entry, indexes: Iterable[int]) -> list[Entry]:
+    """`indexes` as contiguous ranges of an entry."""
+    runs: list[Entry] = []
+    for index in sorted(indexes):
+        if runs and runs[-1].stop == index:
+            runs[-1] = entry.part(runs[-1].first, index + 1)
+        else:
+            runs.append(entry.part(index, index + 1))
+    return runs
