@@ -1,0 +1,54 @@
+"""Reading packs: the lines of a range, as messages, whatever state the file is in."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ddmq_hpc.errors import BadMessage
+from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.messages import NO_OPTIONS, Options, decode_line
+from ddmq_hpc.names import Entry
+
+
+class PackReader:
+    """Reads entries. The pack read last is kept: packs are immutable, and taken one message at a time by their readers."""
+
+    def __init__(self, fs: Filesystem) -> None:
+        self._fs = fs
+        self._last: tuple[str, list[bytes]] = ("", [])
+
+    def lines(self, path: str, entry: Entry) -> list[bytes]:
+        """All lines of the pack; the last is what follows the last newline. Raises OSError."""
+        pack, lines = self._last
+        if pack == entry.pack:
+            return lines
+        lines = self._fs.read(path).split(b"\n")
+        if len(lines) > 2:
+            self._last = (entry.pack, lines)
+        return lines
+
+    def read(self, path: str, entry: Entry) -> tuple[list[tuple[int, Any, Options]], dict[int, str]]:
+        """The readable messages of an entry, (index, body, options), and why each of the others is not. Raises OSError."""
+        lines = self.lines(path, entry)
+        whole = len(lines) - 1  # a line that no newline ends is torn
+        good: list[tuple[int, Any, Options]] = []
+        bad: dict[int, str] = {}
+        for index in range(entry.first, entry.stop):
+            if index >= whole:
+                bad[index] = "truncated"
+                continue
+            try:
+                body, options = decode_line(lines[index])
+            except BadMessage:
+                bad[index] = "corrupt"
+                continue
+            good.append((index, body, options))
+        return good, bad
+
+    def options(self, path: str, entry: Entry) -> Optional[Options]:
+        """The options that the messages of an entry share; defaults when none is readable, None when the file is gone."""
+        try:
+            good, _ = self.read(path, entry.part(entry.first, entry.first + 1))
+        except FileNotFoundError:
+            return None
+        return good[0][2] if good else NO_OPTIONS

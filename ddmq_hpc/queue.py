@@ -1,0 +1,405 @@
+"""One queue as a state machine: publish, take, settle, look. All moves of messages between states are made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+from typing import Any, Callable, Optional, Union
+
+from ddmq_hpc.errors import BadReceipt, LeaseLost, QueuePaused, storage_error
+from ddmq_hpc.fate import Fate, Rules
+from ddmq_hpc.fs import GONE, Filesystem
+from ddmq_hpc.identity import Identity
+from ddmq_hpc.journal import Journal
+from ddmq_hpc.messages import Message, Options
+from ddmq_hpc.names import Dead, Entry, Lease, QueuePaths, message_id, parse_lease, parse_receipt
+from ddmq_hpc.packs import PackReader
+from ddmq_hpc.publishing import Publisher
+from ddmq_hpc.settings import Settings
+from ddmq_hpc.settling import Held, Parting, carve, kept_runs, runs_of, split_lease
+from ddmq_hpc.sweeping import Sweeper, Swept
+from ddmq_hpc.taking import Taker
+
+#: What settles a message: the message itself, or its receipt.
+Handle = Union[Message, str]
+
+#: How often a client looks again before it says that a queue is empty while others move its messages about, the waits
+#: between (seconds), and the age from which a directory's time of change is sure to tell of every change.
+_LOOKS, _FIRST_WAIT, _LONGEST_WAIT, _QUIET = 40, 0.001, 0.05, 0.02
+_POLL_FIRST, _POLL_LONGEST = 0.05, 5.0
+
+
+class Queue:
+    """One queue of one client. Threads may share it. `settings` is asked anew for each operation."""
+
+    def __init__(
+        self, fs: Filesystem, paths: QueuePaths, identity: Identity, settings: Callable[[], Settings]
+    ) -> None:
+        self.name = paths.queue
+        self.fs = fs
+        self.paths = paths
+        self.journal = Journal(fs, paths)
+        self.reader = PackReader(fs)
+        self.taker = Taker(fs, paths, identity)
+        self.publisher = Publisher(fs, paths)
+        self.sweeper = Sweeper(fs, paths, identity, self.reader, self.journal)
+        self.publish_lock = Lock()
+        self._settings = settings
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings()
+
+    # -- publish
+
+    def put(self, lines: list[bytes], options: Options, delay: float, durable: Optional[bool]) -> Entry:
+        """Publish encoded messages as one pack: all of them or none."""
+        settings = self._settings()
+        priority = settings.priority if options.priority is None else options.priority
+        with self.publish_lock:
+            entry = self.publisher.put(lines, priority, delay, settings.durable if durable is None else durable)
+            if delay <= 0:
+                self.taker.published(priority)
+        return entry
+
+    # -- take
+
+    def take(self, count: int = 1, wait: float = 0.0, duration: Optional[float] = None) -> list[Message]:
+        """Lease up to `count` messages, in order. Nothing only when nothing is ready, and has not been for `wait` seconds.
+
+        The lease lasts `duration` seconds, or as long as the first message's own timeout or the queue's says. Raises
+        `QueuePaused`, `StorageError`.
+        """
+        end = self.fs.monotonic() + wait
+        pause = _POLL_FIRST
+        while True:
+            settings = self._settings()
+            if settings.paused:
+                raise QueuePaused(self.name)
+            try:
+                found = self._take_now(count, duration, settings)
+            except OSError as error:
+                raise storage_error(error, f"take from queue {self.name!r}") from error
+            left = end - self.fs.monotonic()
+            if found or left <= 0:
+                return found
+            self.fs.sleep(min(pause, left))
+            pause = min(pause * 1.5, _POLL_LONGEST)
+
+    def _take_now(self, count: int, duration: Optional[float], settings: Settings) -> list[Message]:
+        self.sweeper.maybe(settings)
+        milliseconds = max(1, int((settings.timeout if duration is None else duration) * 1000))
+        leases = self.taker.take(count, milliseconds)
+        if not leases and not self._looks_empty(settings):
+            leases = self.taker.take(count, milliseconds)
+        messages: list[Message] = []
+        own_timeout = duration is None
+        for lease in leases:
+            messages += self._open(lease, settings, own_timeout)
+        if leases and not messages:
+            return self._take_now(count, duration, settings)  # all of it was damaged: it is out of the way now
+        return messages
+
+    def _looks_empty(self, settings: Settings) -> bool:
+        """Whether nothing is ready and nothing is about to be put back. False: take again.
+
+        An entry that is being divided is in neither place for one moment and in `leased` for the next. One listing of each
+        cannot tell, so `leased` must have been without one, and unchanged, while `ready` was found empty.
+        """
+        wait = _FIRST_WAIT
+        for _ in range(_LOOKS):
+            before = self.fs.lstat(self.paths.leased).st_mtime_ns
+            if self.taker.look_again():
+                return False
+            names = self.fs.names(self.paths.leased)
+            swept = self.sweeper.sweep_names(names, settings)
+            if swept.requeued or swept.due:
+                self.taker.forget()
+                return False
+            dividing = any(name.endswith("!split") for name in names)
+            after = self.fs.lstat(self.paths.leased).st_mtime_ns
+            quiet = self.fs.now(self.paths.tmp) - after / 1e9 > _QUIET
+            if not dividing and before == after and (quiet or not names):
+                return True
+            self.fs.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+        return True
+
+    def _open(self, lease: Lease, settings: Settings, own_timeout: bool) -> list[Message]:
+        """The messages of a fresh lease; what cannot be read is moved to damaged."""
+        path = self.paths.in_leased(lease)
+        held = Held(self, lease, self.fs.time())
+        try:
+            good, bad = self.reader.read(path, lease.entry)
+        except OSError as error:
+            if error.errno in GONE:
+                return []  # reclaimed already: the lease was over before it was read
+            whole = set(range(lease.entry.first, lease.entry.stop))
+            self._settle(held, whole, lambda run, part: self.paths.in_ready(run.priority, part))
+            raise
+        if bad:
+            self._set_aside(held, bad)
+        if own_timeout and good and good[0][2].timeout is not None and good[0][2].timeout != settings.timeout:
+            self._extend_held(held, good[0][2].timeout)
+        entry, name, priority = lease.entry, self.name, lease.priority
+        prefix, failed, lost = entry.pack + ".", entry.failed, entry.lost
+        return [
+            Message(f"{prefix}{index}", body, name, options, settings, failed, lost, priority, held)
+            for index, body, options in good
+        ]
+
+    def _set_aside(self, held: Held, bad: dict[int, str]) -> None:
+        lease = held.runs[0]
+        for reason in sorted(set(bad.values())):
+            indexes = {index for index, why in bad.items() if why == reason}
+            now = self.fs.time()
+            self.journal.write(
+                [self._record("damaged", lease, run, now, held, reason=reason) for run in runs_of(lease.entry, indexes)],
+                self._settings().durable,
+            )
+
+            def target(run: Lease, part: Entry, reason: str = reason) -> str:
+                return f"{self.paths.damaged}/{Dead(run.priority, part, reason).name}"
+
+            self._settle(held, indexes, target)
+
+    # -- settle
+
+    def ack(self, messages: Iterable[Handle], **outcome: Any) -> None:
+        """The messages are done. Raises `LeaseLost` for those that are no longer held; the others are acked all the same."""
+        self._settle_all(messages, "acked", None, outcome)
+
+    def nack(
+        self, messages: Iterable[Handle], requeue: Optional[bool] = None, delay: Optional[float] = None, **outcome: Any
+    ) -> None:
+        """The messages failed: requeued, or made dead letters, as they and the queue say; `requeue` forces either."""
+        self._settle_all(
+            messages, "nacked", lambda rules, run: rules.after_failure(run.priority, run.entry, requeue, delay), outcome
+        )
+
+    def release(self, messages: Iterable[Handle], delay: float = 0.0, **outcome: Any) -> None:
+        """Back in their place, no attempt counted."""
+        self._settle_all(
+            messages, "released", lambda rules, run: rules.after_release(run.priority, run.entry, delay), outcome
+        )
+
+    def remove_held(self, messages: Iterable[Handle]) -> None:
+        """Delete messages that this client holds."""
+        self._settle_all(messages, "deleted", None, {})
+
+    def extend(self, messages: Iterable[Handle], duration: Optional[float] = None) -> None:
+        """Hold on to the messages (and to what was taken with them) for `duration` seconds from now, by default as long
+        as they were taken for. Raises `LeaseLost`."""
+        lost = []
+        for held, indexes, handles in self._by_lease(messages):
+            with held.lock:
+                runs = {lease for index in indexes if (lease := held.run_of(index))}
+                for lease in runs:
+                    span = lease.duration if duration is None else max(1, int(duration * 1000))
+                    if not self._renew(held, lease, span):
+                        lost += handles
+                if not runs:
+                    lost += handles
+        if lost:
+            raise LeaseLost([_receipt_of(handle) for handle in lost])
+
+    def _extend_held(self, held: Held, seconds: float) -> None:
+        with held.lock:
+            for lease in list(held.runs):
+                self._renew(held, lease, max(1, int(seconds * 1000)))
+
+    def _renew(self, held: Held, lease: Lease, span: int) -> bool:
+        longer = lease._replace(deadline=int(self.fs.now(self.paths.tmp) * 1000) + span, duration=span)
+        if longer == lease:
+            return True
+        try:
+            kept = self.fs.claim(self.paths.in_leased(lease), self.paths.in_leased(longer))
+        except OSError as error:
+            raise storage_error(error, "extend a lease") from error
+        at = held.runs.index(lease)
+        held.runs[at : at + 1] = [longer] if kept else []
+        return kept
+
+    def _settle_all(
+        self,
+        messages: Iterable[Handle],
+        state: str,
+        fate_of: Optional[Callable[[Rules, Lease], Fate]],
+        outcome: dict[str, Any],
+    ) -> None:
+        lost: list[Handle] = []
+        try:
+            for held, indexes, handles in self._by_lease(messages):
+                if not self._settle_held(held, indexes, state, fate_of, handles, outcome):
+                    lost += handles
+        except OSError as error:
+            raise storage_error(error, f"settle messages of queue {self.name!r}") from error
+        if fate_of is not None:
+            self.taker.forget()
+        if lost:
+            raise LeaseLost([_receipt_of(handle) for handle in lost])
+
+    def _settle_held(
+        self,
+        held: Held,
+        indexes: set[int],
+        state: str,
+        fate_of: Optional[Callable[[Rules, Lease], Fate]],
+        handles: list[Handle],
+        outcome: dict[str, Any],
+    ) -> bool:
+        """Settle some messages of one lease: look, write the outcome down, let go. False when any was lost."""
+        now = self.fs.now(self.paths.tmp)
+        settings = self._settings()
+        with held.lock:
+            runs = [lease for lease in held.runs if any(lease.entry.first <= i < lease.entry.stop for i in indexes)]
+            for lease in runs:
+                # What may have been reclaimed is looked at before an outcome is written that would not be true.
+                if now * 1000 > lease.deadline and not self.fs.is_there(self.paths.in_leased(lease)):
+                    held.runs.remove(lease)
+                    return False
+        if sum(len([i for i in indexes if r.entry.first <= i < r.entry.stop]) for r in runs) < len(indexes):
+            return False
+        if fate_of is None:
+            self.journal.write(
+                [
+                    self._record(state, lease, run, now, held, **outcome)
+                    for lease in runs
+                    for run in runs_of(lease.entry, [i for i in indexes if lease.entry.first <= i < lease.entry.stop])
+                ],
+                settings.durable,
+            )
+            return self._settle(held, indexes, None)
+        rules = Rules(settings, self._options(held, handles))
+        fates = {lease.entry: fate_of(rules, lease) for lease in runs}
+        self.journal.write(
+            [
+                self._record(state, lease, run, now, held, to=fates[lease.entry].state, **outcome)
+                for lease in runs
+                for run in runs_of(lease.entry, [i for i in indexes if lease.entry.first <= i < lease.entry.stop])
+            ],
+            settings.durable,
+        )
+        return self._settle(held, indexes, lambda run, part: fates[run.entry].path(self.paths, part, now))
+
+    def _settle(self, held: Held, indexes: set[int], target: Optional[Callable[[Lease, Entry], str]]) -> bool:
+        """Let go of messages: to the path that `target` names for each range of them, or for good."""
+        kept_all = True
+        with held.lock:
+            for lease in list(held.runs):
+                mine = [index for index in indexes if lease.entry.first <= index < lease.entry.stop]
+                if not mine:
+                    continue
+                kept = [lease._replace(entry=run) for run in kept_runs(lease.entry, mine)]
+                parts = runs_of(lease.entry, mine)
+                go = [Parting(part, target(lease, part)) for part in parts] if target else []
+                done = self._divide(lease, kept, go)
+                at = held.runs.index(lease)
+                held.runs[at : at + 1] = kept if done else []
+                kept_all = kept_all and done
+        return kept_all
+
+    def _divide(self, lease: Lease, kept: list[Lease], go: list[Parting]) -> bool:
+        whole = lease
+        if len(kept) + len(go) > 1:
+            whole = split_lease(lease, int(self.fs.now(self.paths.tmp) * 1000))
+            if not self.fs.claim(self.paths.in_leased(lease), self.paths.in_leased(whole)):
+                return False
+        if carve(self.fs, self.paths, whole, kept, go):
+            return True
+        # Gone although nobody may reclaim it yet: on a network file system that was this very call, its reply lost.
+        return (
+            self.fs.network
+            and not kept
+            and self.fs.now(self.paths.tmp) * 1000 < whole.deadline
+            and not self.fs.is_there(self.paths.in_leased(whole))
+        )
+
+    def _record(self, state: str, lease: Lease, run: Entry, now: float, held: Held, **more: Any) -> str:
+        single = run.stop - run.first == 1
+        ident = message_id(run.pack, run.first) if single else f"{run.pack}.{run.first}-{run.stop}"
+        return self.journal.record(state, ident, run.failed + run.lost + 1, now, held.taken, **more)
+
+    def _options(self, held: Held, handles: list[Handle]) -> Options:
+        first = handles[0]
+        if isinstance(first, Message):
+            return first.options
+        lease = held.runs[0]
+        options = self.reader.options(self.paths.in_leased(lease), lease.entry)
+        return options if options is not None else Options()
+
+    # -- handles
+
+    def _by_lease(self, messages: Iterable[Handle]) -> list[tuple[Held, set[int], list[Handle]]]:
+        """Group messages and receipts by the lease they are held under, so that a batch costs few calls."""
+        groups: dict[int, tuple[Held, set[int], list[Handle]]] = {}
+        lost: list[Handle] = []
+        for handle in messages:
+            if isinstance(handle, Message):
+                if handle.held is None or handle.queue != self.name:
+                    raise BadReceipt(handle.id, "not a message leased from this queue")
+                held, index = handle.held, handle.index
+            else:
+                found = self.find_held(handle, [group[0] for group in groups.values()])
+                if found is None:
+                    lost.append(handle)
+                    continue
+                held, index = found
+            group = groups.setdefault(id(held), (held, set(), []))
+            group[1].add(index)
+            group[2].append(handle)
+        if lost and not groups:
+            raise LeaseLost([_receipt_of(handle) for handle in lost])
+        if lost:
+            # Settling goes on with what is held; an empty lease stands for what is not.
+            for handle in lost:
+                lease = parse_receipt(handle, self.name)
+                gone = Held(self, lease, 0.0)
+                gone.runs.clear()
+                groups[id(gone)] = (gone, {lease.entry.first}, [handle])
+        return list(groups.values())
+
+    def find_held(self, receipt: str, known: Iterable[Held] = ()) -> Optional[tuple[Held, int]]:
+        """The lease that a receipt stands for now, however often it was extended or divided since."""
+        wanted = parse_receipt(receipt, self.name)
+        index = wanted.entry.first
+        for held in known:
+            lease = held.run_of(index)
+            if lease and _is_same(lease, wanted):
+                return held, index
+        taken = (wanted.deadline - wanted.duration) / 1000
+        if self.fs.is_there(self.paths.in_leased(wanted)):
+            return Held(self, wanted, taken), index
+        for wait in (0.01, 0.05, 0.2, 0.0):
+            leases = [lease for lease in map(parse_lease, self.fs.names(self.paths.leased)) if lease]
+            same = [lease for lease in leases if _is_same(lease, wanted)]
+            for lease in same:
+                if not lease.split:
+                    return Held(self, lease, taken), index
+            if not same:
+                return None
+            self.fs.sleep(wait)  # another process is settling a neighbour of it
+        return None
+
+    # -- housekeeping
+
+    def sweep(self) -> Swept:
+        """Requeue what ran out and make ready what is due, now."""
+        try:
+            swept = self.sweeper.sweep(self._settings())
+        except OSError as error:
+            raise storage_error(error, f"sweep queue {self.name!r}") from error
+        self.taker.forget()
+        return swept
+
+    def close(self) -> None:
+        self.journal.close()
+
+
+def _is_same(lease: Lease, wanted: Lease) -> bool:
+    return lease.owner == wanted.owner and lease.entry.contains(wanted.entry)
+
+
+def _receipt_of(handle: Handle) -> str:
+    return handle if isinstance(handle, str) else (handle.receipt or handle.id)
+

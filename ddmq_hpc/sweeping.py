@@ -1,0 +1,182 @@
+"""Housekeeping by the clients: leases that ran out are requeued, what was delayed becomes ready, leftovers go.
+
+The containment rule: a leased entry that another one of the same pack and attempt contains is the half-done division of
+a client that died. The containing one is taken over first, then the contained ones are dropped, then it is requeued. Every
+other order loses or doubles messages, as `tests/model` shows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from ddmq_hpc.expiry import Expiry, NodeFiles
+from ddmq_hpc.fate import Rules
+from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.identity import Identity
+from ddmq_hpc.journal import Journal
+from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_pack, parse_delayed, parse_lease
+from ddmq_hpc.packs import PackReader
+from ddmq_hpc.settings import Settings
+from ddmq_hpc.settling import split_lease
+
+#: Seconds between sweeps of one client, and of all clients of a node together.
+SWEEP_SECONDS = 10.0
+#: Seconds between looks for delayed messages that are due.
+DUE_SECONDS = 1.0
+_LEFTOVER_SECONDS = 3600
+
+
+class Swept(NamedTuple):
+    """What a sweep did, in messages."""
+
+    requeued: int = 0
+    dead: int = 0
+    due: int = 0
+
+
+class Sweeper:
+    """Sweeps one queue. Any number of clients may sweep at the same time."""
+
+    def __init__(
+        self, fs: Filesystem, paths: QueuePaths, identity: Identity, reader: PackReader, journal: Journal
+    ) -> None:
+        self._fs = fs
+        self._paths = paths
+        self._identity = identity
+        self._reader = reader
+        self._journal = journal
+        self._node: Optional[NodeFiles] = None
+        self._expiry: Optional[Expiry] = None
+        self._swept = -1e9
+        self._looked = -1e9
+
+    def maybe(self, settings: Settings) -> Swept:
+        """Sweep if nobody on this node did lately."""
+        clock = self._fs.monotonic()
+        if clock - self._looked < DUE_SECONDS:
+            return Swept()
+        self._looked = clock
+        if clock - self._swept < SWEEP_SECONDS:
+            return Swept(due=self.promote())
+        self._swept = clock
+        now = self._fs.time()
+        node = self._node_files()
+        if node.stamp_age(now) < SWEEP_SECONDS:
+            return Swept()
+        node.stamp(now)
+        return self.sweep(settings)
+
+    def sweep(self, settings: Settings) -> Swept:
+        """Requeue every lease that ran out or whose owner is known to be dead; make ready what is due."""
+        return self.sweep_names(self._fs.names(self._paths.leased), settings)
+
+    def sweep_names(self, names: list[str], settings: Settings) -> Swept:
+        """The same with a listing of `leased` at hand."""
+        held = [lease for lease in map(parse_lease, names) if lease]
+        requeued = dead = 0
+        if held:
+            for lease in self._ended(held, settings):
+                inner = [other for other in held if other is not lease and lease.entry.contains(other.entry)]
+                fate = self._requeue(lease, inner, settings)
+                size = lease.entry.stop - lease.entry.first
+                requeued += size if fate in ("ready", "delayed") else 0
+                dead += size if fate == "dead" else 0
+        return Swept(requeued, dead, self.promote())
+
+    def _ended(self, held: list[Lease], settings: Settings) -> list[Lease]:
+        now = self._fs.now(self._paths.tmp)
+        if self._expiry is None:
+            self._expiry = Expiry(self._fs, self._node_files())
+        ended = set(self._expiry.expired(held, now, settings))
+        dead_owner: dict[str, bool] = {}
+        for lease in held:
+            process = lease.owner.rpartition(".")[0]
+            if process not in dead_owner:
+                dead_owner[process] = self._identity.is_dead(lease.owner)
+            if dead_owner[process]:
+                ended.add(lease)
+        by_pack: dict[str, list[Lease]] = {}
+        for lease in held:
+            by_pack.setdefault(lease.entry.pack, []).append(lease)
+        # A contained entry is the business of whoever judges the one that contains it.
+        return [
+            lease
+            for lease in held
+            if lease in ended
+            and not any(
+                other.entry.contains(lease.entry) and (other.entry != lease.entry or other.name < lease.name)
+                for other in by_pack[lease.entry.pack]
+                if other is not lease
+            )
+        ]
+
+    def _requeue(self, lease: Lease, inner: list[Lease], settings: Settings) -> str:
+        """Put an ended lease where it belongs; the state it got, or nothing when somebody else was first."""
+        fs, paths = self._fs, self._paths
+        now = fs.now(paths.tmp)
+        if inner:
+            mine = split_lease(lease, int(now * 1000))._replace(split=lease.split, owner=self._identity.owner())
+            if not fs.claim(paths.in_leased(lease), paths.in_leased(mine)):
+                return ""
+            for contained in inner:
+                fs.drop(paths.in_leased(contained))
+            lease = mine
+        path = paths.in_leased(lease)
+        if lease.split:
+            return "ready" if fs.put(path, paths.in_ready(lease.priority, lease.entry)) else ""
+        options = self._reader.options(path, lease.entry)
+        if options is None:
+            return ""
+        fate = Rules(settings, options).after_loss(lease.priority, lease.entry)
+        ident = f"{lease.entry.pack}.{lease.entry.first}-{lease.entry.stop}"
+        attempt = lease.entry.failed + lease.entry.lost + 1
+        record = self._journal.record("lost", ident, attempt, now, to=fate.state, owner=lease.owner)
+        if not fs.put(path, fate.path(paths, fate.entry, now)):
+            return ""
+        self._journal.write([record], settings.durable)
+        return fate.state
+
+    def promote(self) -> int:
+        """Make ready what is due; the number of messages."""
+        fs, paths = self._fs, self._paths
+        windows = sorted(filter(is_delay_window, fs.directories(paths.delayed)))
+        if not windows:
+            return 0
+        now_ms = int(fs.now(paths.tmp) * 1000)
+        moved = 0
+        for window in windows:
+            if int(window) * 64_000 > now_ms:
+                break
+            directory = f"{paths.delayed}/{window}"
+            names = fs.names(directory)
+            if not names and int(window) * 64_000 + 128_000 < now_ms:
+                fs.remove_empty(directory)
+            for name in sorted(names):
+                found = parse_delayed(name)
+                if not found or found.due > now_ms:
+                    continue
+                if fs.put(f"{directory}/{name}", paths.in_ready(found.priority, found.entry)):
+                    moved += found.entry.stop - found.entry.first
+        return moved
+
+    def remove_leftovers(self) -> int:
+        """Remove what clients that died left in tmp more than an hour ago; how many files. A published key's pack that was
+        not yet placed is none: the caller of `clean` places it."""
+        fs, paths = self._fs, self._paths
+        now = fs.now(paths.tmp)
+        removed = 0
+        for name in fs.names(paths.tmp):
+            path = f"{paths.tmp}/{name}"
+            try:
+                found = fs.lstat(path)
+            except OSError:
+                continue
+            ours = is_pack(name) or name.startswith("clock-")
+            if ours and found.st_nlink == 1 and now - found.st_mtime > _LEFTOVER_SECONDS:
+                removed += fs.drop(path)
+        return removed
+
+    def _node_files(self) -> NodeFiles:
+        if self._node is None:
+            self._node = NodeFiles(self._paths.top)
+        return self._node

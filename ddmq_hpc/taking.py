@@ -1,0 +1,93 @@
+"""Taking: the rename that makes a ready entry, or the front of one, this client's."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Optional
+
+from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.head import Candidate, Head
+from ddmq_hpc.identity import Identity
+from ddmq_hpc.names import Entry, Lease, QueuePaths
+from ddmq_hpc.settling import Parting, carve, split_lease
+
+#: When takers collide, the rest of a pack goes back in this many pieces.
+SHATTER = 8
+_CONTENDED = 4
+
+
+class Taker:
+    """Takes from one queue. Threads may share it: they share its view of the head, not its renames."""
+
+    def __init__(self, fs: Filesystem, paths: QueuePaths, identity: Identity) -> None:
+        self._fs = fs
+        self._paths = paths
+        self._identity = identity
+        self._lock = Lock()
+        self.head = Head(fs, paths)
+
+    def take(self, count: int, duration_ms: int) -> list[Lease]:
+        """Leases of up to `count` messages in all, in order; fewer when ready looks empty. Raises OSError only when it
+        has none: what was taken before a failure is returned."""
+        leases: list[Lease] = []
+        while count > 0:
+            try:
+                with self._lock:
+                    candidate = self.head.next()
+                if candidate is None:
+                    break
+                lease = self._take(candidate, count, duration_ms)
+            except OSError:
+                if leases:
+                    break
+                raise
+            if lease is None:
+                self.head.lost()
+                continue
+            self.head.won()
+            leases.append(lease)
+            count -= lease.entry.stop - lease.entry.first
+        return leases
+
+    def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Optional[Lease]:
+        fs, entry = self._fs, candidate.entry
+        now_ms = int(fs.now(self._paths.tmp) * 1000)
+        lease = Lease(candidate.priority, entry, now_ms + duration_ms, duration_ms, self._identity.owner())
+        if entry.stop - entry.first <= count:
+            return lease if fs.claim(candidate.path, self._paths.in_leased(lease)) else None
+        whole = split_lease(lease, now_ms)
+        if not fs.claim(candidate.path, self._paths.in_leased(whole)):
+            return None
+        return self._divide(whole, lease.part(entry.first, entry.first + count))
+
+    def _divide(self, whole: Lease, mine: Lease) -> Optional[Lease]:
+        rest = self._pieces(whole.entry.part(mine.entry.stop, whole.entry.stop))
+        priority = whole.priority
+        back = [Parting(piece, self._paths.in_ready(priority, piece)) for piece in rest]
+        if not carve(self._fs, self._paths, whole, [mine], back):
+            return None
+        with self._lock:
+            for piece in reversed(rest):
+                self.head.put_back(priority, piece)
+        return mine
+
+    def _pieces(self, rest: Entry) -> list[Entry]:
+        """The rest of a pack: one piece, or several when others wait for it."""
+        size = rest.stop - rest.first
+        if self.head.window < _CONTENDED or size < SHATTER:
+            return [rest]
+        step = -(-size // SHATTER)
+        return [rest.part(at, min(at + step, rest.stop)) for at in range(rest.first, rest.stop, step)]
+
+    def look_again(self) -> bool:
+        """List ready afresh; whether there is anything."""
+        with self._lock:
+            return self.head.look_again()
+
+    def forget(self) -> None:
+        with self._lock:
+            self.head.forget()
+
+    def published(self, priority: int) -> None:
+        with self._lock:
+            self.head.published(priority)
