@@ -21,6 +21,8 @@ from typing import NamedTuple, Optional
 from ddmq_hpc.errors import BadName, BadReceipt
 
 SETTINGS = "ddmq.yaml"
+#: The line of the root settings that says which layout this is.
+LAYOUT_KEY = "layout"
 READY, LEASED, DELAYED, DEAD = "ready", "leased", "delayed", "dead"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
 #: Everything a queue directory holds; the first four are the states of a message.

@@ -1,0 +1,369 @@
+"""The Python interface: a root directory, its queues, and every operation on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Callable, Optional, Union
+
+from ddmq_hpc import legacy_names, settings as _settings
+from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UsageError, storage_error
+from ddmq_hpc.fs import GONE, Filesystem
+from ddmq_hpc.identity import Identity, token
+from ddmq_hpc.messages import LineEncoder, Message, Options
+from ddmq_hpc.names import (
+    DIRECTORIES,
+    GRAVE,
+    LAYOUT_KEY,
+    SETTINGS,
+    QueuePaths,
+    check_queue_name,
+    is_queue_name,
+    message_id,
+)
+from ddmq_hpc.queue import Handle, Queue
+from ddmq_hpc.settings import Settings
+from ddmq_hpc.units import seconds
+
+Handles = Union[Handle, Iterable[Handle]]
+#: Seconds for which settings files are believed.
+_SETTINGS_AGE = 30.0
+_MISSING: Any = object()
+
+
+class Broker:
+    """The queues below `root`. Threads may share one; a forked child may go on with it.
+
+    `create=True` makes the root, and queues when they are first published to. Raises `RootNotFound` when there is no
+    root. `identity` says whose the leases are: by default this process's, so that they come back when it dies.
+    """
+
+    def __init__(
+        self,
+        root: Union[str, os.PathLike[str]],
+        create: bool = False,
+        *,
+        identity: Optional[Identity] = None,
+        filesystem: Optional[Callable[[str], Filesystem]] = None,
+    ) -> None:
+        self.root = os.path.abspath(os.fspath(root))
+        self._create = create
+        self._settings_file = f"{self.root}/{SETTINGS}"
+        if create and not os.path.lexists(self._settings_file):
+            self._make_root()
+        self._identity = identity or Identity()
+        try:
+            self.fs = (filesystem or Filesystem)(self.root)
+            if not os.path.lexists(self._settings_file):
+                raise RootNotFound(self.root)
+        except OSError as error:
+            raise storage_error(error, f"open {self.root}") from error
+        self._queues: dict[str, Queue] = {}
+        self._encoders: dict[int, LineEncoder] = {}
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Bring outcomes to the disk and close files. Leases stay as they are."""
+        for queue in self._queues.values():
+            queue.close()
+
+    # -- queues
+
+    def create_queue(self, queue: str, **settings: Any) -> None:
+        """Make a queue with `settings` of its own (see `Settings`); nothing changes when it is there already.
+
+        Raises `BadName`, `SettingsError`, `StorageError`.
+        """
+        paths = QueuePaths(self.root, queue)
+        _settings.apply(Settings(), settings, paths.settings)
+        try:
+            for directory in (paths.top, *(f"{paths.top}/{name}" for name in DIRECTORIES)):
+                try:
+                    self.fs.mkdir(directory)
+                except FileExistsError:
+                    continue
+            if settings or not os.path.lexists(paths.settings):
+                self._write_settings(paths, settings)
+        except OSError as error:
+            raise storage_error(error, f"create queue {queue!r}") from error
+
+    def _write_settings(self, paths: QueuePaths, values: dict[str, Any]) -> None:
+        path = f"{paths.tmp}/settings-{token()}"
+        text = _settings.dump(values) + ("\n" if values else "") + _settings.example()
+        self.fs.create(path, text.encode(), False)
+        self.fs.rename(path, paths.settings)
+
+    def delete_queue(self, queue: str) -> None:
+        """Delete a queue with all that is in it. Raises `QueueNotFound`."""
+        self._find(queue)
+        from shutil import rmtree
+
+        grave = f"{self.root}/{GRAVE}{queue}-{token()}"
+        try:
+            self.fs.rename(f"{self.root}/{queue}", grave)
+        except OSError as error:
+            raise storage_error(error, f"delete queue {queue!r}") from error
+        if found := self._queues.pop(queue, None):
+            found.close()
+        rmtree(grave, ignore_errors=True)
+
+    def list_queues(self) -> list[str]:
+        """The names of all queues, sorted."""
+        try:
+            names = self.fs.directories(self.root)
+        except OSError as error:
+            raise storage_error(error, "list queues") from error
+        return sorted(name for name in names if is_queue_name(name) and os.path.isdir(f"{self.root}/{name}/ready"))
+
+    def queue(self, name: str) -> Queue:
+        """The queue itself; made when the broker may create. Raises `QueueNotFound`, `BadName`."""
+        found = self._queues.get(name)
+        return found if found is not None else self._find(name)
+
+    def _find(self, name: str) -> Queue:
+        paths = QueuePaths(self.root, check_queue_name(name))
+        if not self._is_queue(paths):
+            if not self._create:
+                raise QueueNotFound(self.root, name)
+            self.create_queue(name)
+        reader = _SettingsReader(self.fs, (self._settings_file, paths.settings))
+        found = self._queues[name] = Queue(self.fs, paths, self._identity, reader)
+        return found
+
+    def _is_queue(self, paths: QueuePaths) -> bool:
+        """Whether all state directories are there as real ones: links could lead out of the root."""
+        if os.path.islink(paths.top):
+            return False
+        return set(self.fs.directories(paths.top)) >= set(DIRECTORIES)
+
+    # -- publish
+
+    def publish(
+        self,
+        queue: str,
+        message: Any = _MISSING,
+        priority: Optional[int] = None,
+        timeout: Optional[float] = None,
+        requeue: Optional[bool] = None,
+        requeue_limit: Optional[int] = None,
+        requeue_prio: Optional[int] = None,
+        delay: Union[float, str, None] = None,
+        key: Optional[str] = None,
+        headers: Optional[dict[str, Any]] = None,
+        durable: Optional[bool] = None,
+        if_exists: str = "skip",
+        **legacy: Any,
+    ) -> Message:
+        """Publish one message: any JSON value. It is in the queue, on disk when `durable`, once this returns.
+
+        `delay` seconds pass before it is ready. A `key` publishes a message once however often this is called: with
+        `if_exists` "skip" the one published first is returned, "replace" replaces it unless it is being worked on, "error"
+        raises `KeyExists`. Raises `BadMessage`, `QueueNotFound`, `StorageError`; then nothing was published.
+        """
+        message = legacy_names.message_of(message, _MISSING, legacy)
+        target = self.queue(queue)
+        options = Options.checked(
+            priority=priority,
+            timeout=timeout,
+            requeue=requeue,
+            requeue_limit=requeue_limit,
+            requeue_prio=requeue_prio,
+            headers=headers,
+        )
+        settings = target.settings
+        wait = seconds(delay) if delay else 0.0
+        if key is not None:
+            from ddmq_hpc.keyed import publish_once
+
+            ident = self._storing(target, lambda: publish_once(target, message, options, key, if_exists, wait))
+        else:
+            line = LineEncoder(options, settings.max_message_bytes).line(message)
+            entry = self._storing(target, lambda: target.put([line], options, wait, durable))
+            ident = message_id(entry.pack, 0)
+        return Message(ident, message, queue, options, settings)
+
+    def publish_many(
+        self,
+        queue: str,
+        messages: Iterable[Any],
+        priority: Optional[int] = None,
+        timeout: Optional[float] = None,
+        requeue: Optional[bool] = None,
+        requeue_limit: Optional[int] = None,
+        requeue_prio: Optional[int] = None,
+        delay: Union[float, str, None] = None,
+        headers: Optional[dict[str, Any]] = None,
+        durable: Optional[bool] = None,
+        progress: Optional[Callable[[int], None]] = None,
+    ) -> int:
+        """Publish any number of messages, streamed, many in one file; how many. Each file appears whole or not at all.
+
+        When one message is bad or the disk is full those before it are published: the error has their number as
+        `published`. `progress` is called with the number so far.
+        """
+        from ddmq_hpc.bulk import publish_stream
+
+        target = self.queue(queue)
+        options = Options.checked(
+            priority=priority,
+            timeout=timeout,
+            requeue=requeue,
+            requeue_limit=requeue_limit,
+            requeue_prio=requeue_prio,
+            headers=headers,
+        )
+        wait = seconds(delay) if delay else 0.0
+        records: Iterator[tuple[Any, dict[str, Any]]] = ((message, {}) for message in messages)
+        return publish_stream(target, records, options, wait, durable, progress)
+
+    def _storing(self, queue: Queue, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno in GONE and not os.path.isdir(queue.paths.top):
+                self._queues.pop(queue.name, None)
+                raise QueueNotFound(self.root, queue.name) from error
+            raise storage_error(error, f"publish to queue {queue.name!r}") from error
+
+    # -- take and settle
+
+    def consume(
+        self, queue: str, n: int = 1, wait: Union[float, str] = 0, lease: Union[float, str, None] = None
+    ) -> list[Message]:
+        """Lease up to `n` messages, first in first out within a priority; an empty list when there are none.
+
+        They come back to the queue unless acked within `lease` seconds (by default the timeout of message or queue).
+        Waits up to `wait` seconds for the first. Raises `QueueNotFound`, `QueuePaused`, `StorageError`.
+        """
+        target = self._queues.get(queue) or self._find(queue)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UsageError(f"bad number of messages {n!r}: it must be 1 or more")
+        duration = None if lease is None else _settings.lease_duration(lease)
+        return target.take(n, seconds(wait) if wait else 0.0, duration)
+
+    def ack(self, messages: Handles, queue: Optional[str] = None, **outcome: Any) -> None:
+        """These are done: messages or receipts, one or many. Raises `LeaseLost` for those that are no longer held."""
+        for target, handles in self._by_queue(messages, queue):
+            target.ack(handles, **outcome)
+
+    def nack(
+        self,
+        messages: Handles,
+        queue: Optional[str] = None,
+        requeue: Optional[bool] = None,
+        delay: Union[float, str, None] = None,
+        **outcome: Any,
+    ) -> None:
+        """These failed: requeued as they and their queue say; `requeue` True forces that, False makes dead letters."""
+        for target, handles in self._by_queue(messages, queue):
+            target.nack(handles, requeue, None if delay is None else seconds(delay), **outcome)
+
+    def release(self, messages: Handles, queue: Optional[str] = None, delay: Union[float, str] = 0) -> None:
+        """Back in their place, no attempt counted."""
+        for target, handles in self._by_queue(messages, queue):
+            target.release(handles, seconds(delay) if delay else 0.0)
+
+    def extend(
+        self, messages: Handles, lease: Union[float, str, None] = None, queue: Optional[str] = None
+    ) -> None:
+        """Hold on for `lease` seconds from now, by default as long as they were taken for."""
+        for target, handles in self._by_queue(messages, queue):
+            target.extend(handles, None if lease is None else _settings.lease_duration(lease))
+
+    def _by_queue(self, messages: Handles, queue: Optional[str]) -> list[tuple[Queue, list[Handle]]]:
+        if isinstance(messages, Message) and queue is None:
+            return [(self.queue(messages.queue), [messages])]
+        handles = [messages] if isinstance(messages, (str, Message)) else list(messages)
+        groups: dict[str, list[Handle]] = {}
+        for handle in handles:
+            if isinstance(handle, Message):
+                name = handle.queue
+            elif isinstance(handle, str):
+                name = queue if queue is not None else handle.rpartition("/")[0].rpartition("/")[2]
+            else:
+                raise BadMessage(f"neither a message nor a receipt: {handle!r:.80}")
+            groups.setdefault(name, []).append(handle)
+        return [(self.queue(name), group) for name, group in groups.items()]
+
+    # -- housekeeping and looking
+
+    def purge_queue(self, queue: str) -> int:
+        """Remove every message that is ready, delayed or leased; dead letters stay. How many."""
+        from ddmq_hpc.admin import purge
+
+        return self._looking(lambda: purge(self.queue(queue)))
+
+    def clean(self, queue: Optional[str] = None) -> dict[str, Any]:
+        """Do the housekeeping of a queue, or of all, now: {queue: what was done}."""
+        from ddmq_hpc.admin import clean
+
+        return {name: self._looking(lambda name=name: clean(self.queue(name))) for name in self._names(queue)}
+
+    def stats(self, queue: str) -> Any:
+        """`Stats` of a queue, from directory listings alone."""
+        from ddmq_hpc.stats import stats
+
+        return self._looking(lambda: stats(self.queue(queue)))
+
+    def _names(self, queue: Optional[str]) -> list[str]:
+        return self.list_queues() if queue is None else [queue]
+
+    @staticmethod
+    def _looking(act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except OSError as error:
+            raise storage_error(error, "look into the queue") from error
+
+    # -- the root
+
+    def _make_root(self) -> None:
+        try:
+            os.makedirs(self.root, exist_ok=True)
+            text = f"{LAYOUT_KEY}: {_settings.LAYOUT}\n\n{_settings.example()}"
+            path = f"{self.root}/.settings-{token()}"
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+            try:
+                os.link(path, self._settings_file)
+            except FileExistsError:
+                pass
+            os.unlink(path)
+        except OSError as error:
+            raise storage_error(error, f"create the root {self.root}") from error
+
+
+class _SettingsReader:
+    """The settings that files give, read again after half a minute."""
+
+    def __init__(self, fs: Filesystem, files: tuple[str, str]) -> None:
+        self._fs = fs
+        self._files = files
+        self._read_at = -1e9
+        self._settings = Settings()
+
+    def __call__(self) -> Settings:
+        if self._fs.monotonic() - self._read_at > _SETTINGS_AGE:
+            settings = Settings()
+            for path in self._files:
+                try:
+                    text = self._fs.read(path).decode("utf-8", "replace")
+                except OSError as error:
+                    if error.errno in GONE:
+                        continue
+                    raise storage_error(error, "read the settings") from error
+                settings = _settings.apply(settings, _settings.parse(text, path), path)
+            self._settings, self._read_at = settings, self._fs.monotonic()
+        return self._settings
+
+
+#: As ddmq spelled it.
+broker = Broker

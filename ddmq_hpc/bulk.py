@@ -1,0 +1,102 @@
+"""Publishing many messages: streams of records become packs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Callable, Optional
+
+from ddmq_hpc.errors import DdmqError, storage_error
+from ddmq_hpc.messages import LineEncoder, Options
+from ddmq_hpc.publishing import PACK_BYTES, PACK_MESSAGES
+from ddmq_hpc.queue import Queue
+
+
+def publish_stream(
+    queue: Queue,
+    records: Iterable[tuple[Any, dict[str, Any]]],
+    options: Options,
+    delay: float = 0.0,
+    durable: Optional[bool] = None,
+    progress: Optional[Callable[[int], None]] = None,
+) -> int:
+    """Publish records (body, its own options over `options`) in order; how many. One in memory at a time, but for a pack.
+
+    When it fails, the error's `published` says how many messages are in the queue: all before that point's pack.
+    """
+    writer = _Writer(queue, options, delay, durable, progress)
+    try:
+        for body, own in records:
+            writer.add(body, own)
+        writer.finish()
+    except OSError as error:
+        wrapped = storage_error(error, f"publish to queue {queue.name!r}")
+        wrapped.published = writer.published  # type: ignore[attr-defined]
+        raise wrapped from error
+    except DdmqError as error:
+        writer.finish()
+        error.published = writer.published  # type: ignore[attr-defined]
+        raise
+    return writer.published
+
+
+class _Writer:
+    """Collects lines of equal options until a pack is full."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        options: Options,
+        delay: float,
+        durable: Optional[bool],
+        progress: Optional[Callable[[int], None]],
+    ) -> None:
+        self._queue = queue
+        self._settings = queue.settings
+        self._base = self._options = options
+        self._encoder = LineEncoder(options, self._settings.max_message_bytes)
+        self._own: dict[str, Any] = {}
+        self._delay = delay
+        self._durable = self._settings.durable if durable is None else durable
+        self._progress = progress
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._directories: dict[str, None] = {}
+        self.published = 0
+
+    def add(self, body: Any, own: dict[str, Any]) -> None:
+        if own != self._own:
+            self._flush()
+            checked = Options.checked(**own).explicit()
+            self._options = replace(self._base, **checked) if checked else self._base
+            self._encoder = LineEncoder(self._options, self._settings.max_message_bytes)
+            self._own = own
+        line = self._encoder.line(body)
+        if len(self._lines) >= PACK_MESSAGES or (self._lines and self._size + len(line) > PACK_BYTES):
+            self._flush()
+        self._lines.append(line)
+        self._size += len(line)
+
+    def finish(self) -> None:
+        """What is left, and the directories to the disk."""
+        self._flush()
+        for directory in self._directories:
+            self._queue.fs.sync_directory(directory)
+        self._directories.clear()
+
+    def _flush(self) -> None:
+        if not self._lines:
+            return
+        queue, priority = self._queue, self._options.priority
+        priority = self._settings.priority if priority is None else priority
+        lines, self._lines, self._size = self._lines, [], 0
+        with queue.publish_lock:
+            _, directory = queue.publisher.put_unsynced(lines, priority, self._delay, self._durable)
+            queue.taker.published(priority)
+        if self._durable:
+            self._directories[directory] = None
+        self.published += len(lines)
+        if self._progress:
+            self._progress(self.published)
+
+
