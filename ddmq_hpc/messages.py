@@ -260,7 +260,7 @@ def decode_line(line: bytes) -> tuple[Any, Options]:
         return body, NO_OPTIONS
     body = found.pop("message")
     _check_depth(body)
-    found.pop("key", None)
+    found.pop("id", None)  # of a keyed message
     return body, Options.checked(**{str(key): value for key, value in found.items()})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Optional
 
 from ddmq_hpc.fs import Filesystem
@@ -77,12 +76,6 @@ class Publisher:
         fs.create(source, lines[0] if len(lines) == 1 else b"".join(lines), durable)
         self.place(source, target)
         return entry, paths.parent(target)
-
-    def put_keyed(self, line: Iterator[bytes], pack: str) -> str:
-        """A pack of one, written but not yet visible; its path."""
-        path = self._paths.in_tmp(pack)
-        self._fs.create(path, b"".join(line), True)
-        return path
 
     def new_pack(self) -> str:
         return self._names.next(int(self._fs.now(self._paths.tmp) * 1e9))

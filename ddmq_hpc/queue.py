@@ -183,9 +183,9 @@ class Queue:
             messages, "released", lambda rules, run: rules.after_release(run.priority, run.entry, delay), outcome
         )
 
-    def remove_held(self, messages: Iterable[Handle]) -> None:
-        """Delete messages that this client holds."""
-        self._settle_all(messages, "deleted", None, {})
+    def settle_held(self, held: Held, indexes: set[int], state: str) -> bool:
+        """Let go of messages for good, recorded as `state`; False when they were lost."""
+        return self._settle_held(held, indexes, state, None, [], {})
 
     def extend(self, messages: Iterable[Handle], duration: Optional[float] = None) -> None:
         """Hold on to the messages (and to what was taken with them) for `duration` seconds from now, by default as long

@@ -79,6 +79,9 @@ class Taker:
         step = -(-size // SHATTER)
         return [rest.part(at, min(at + step, rest.stop)) for at in range(rest.first, rest.stop, step)]
 
+    def new_owner(self) -> str:
+        return self._identity.owner()
+
     def look_again(self) -> bool:
         """List ready afresh; whether there is anything."""
         with self._lock:

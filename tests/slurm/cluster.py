@@ -1,0 +1,190 @@
+"""A private Slurm cluster on this one host: real daemons, virtual nodes, all state in one directory.
+
+Nothing under /etc or /var is read or written and nothing is daemonized: munged, slurmctld and each slurmd are plain
+children of the test run, so that they can be stopped by their handle and end with it even when it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable
+
+#: slurmctld and friends are in sbin, which is not on every PATH.
+PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "setpriv")
+
+CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+# cred_expire is also the time that a requeued job waits before it starts again (default 120 s)
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={home}/munge/socket,cred_expire=5
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/spool/%n
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/slurmd.%n.pid
+SlurmctldLogFile={home}/log/slurmctld
+SlurmdLogFile={home}/log/slurmd.%n
+# processes are found through their parents: works without cgroups, so also in a container
+ProctrackType=proctrack/linuxproc
+MailProg=/bin/true
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+# schedule at once, give up on a node or a job soon
+SchedulerParameters=batch_sched_delay=0,sched_interval=1
+SlurmdTimeout=10
+KillWait=5
+CompleteWait=0
+# the nodes may claim more CPUs than this machine has
+SlurmdParameters=config_overrides
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 State=UP
+"""
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=5 RealMemory=1000 State=UNKNOWN"
+
+
+def why_not() -> str | None:
+    """Why no cluster can be started here, or None."""
+    if os.geteuid() != 0:
+        return "a private Slurm cluster needs root"
+    missing = [command for command in COMMANDS if not shutil.which(command, path=PATH)]
+    return f"not installed: {', '.join(missing)}; `make test` installs them on Debian and Ubuntu" if missing else None
+
+
+class Cluster:
+    """The daemons of one cluster and the commands of its users."""
+
+    def __init__(self, home: Path, nodes: int = 4) -> None:
+        self.home = home
+        self.nodes = [f"node{n}" for n in range(1, nodes + 1)]
+        self.env = {**os.environ, "PATH": PATH, "SLURM_CONF": f"{home}/slurm.conf"}
+        self.daemons: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start munge, the controller and the nodes; return when every node takes jobs."""
+        os.umask(0o022)  # munge refuses directories that its group may write
+        for name in ("munge", "log", "state", "spool"):
+            (self.home / name).mkdir()
+        self._configure()
+        key = self.home / "munge/key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(128))
+        files = [f"--{what}-file={self.home}/munge/{what}" for what in ("key", "pid", "log", "seed")]
+        # force: munge wants all users to reach its socket; the directories of tests are closed to others than root
+        self._daemon("munged", "--foreground", "--force", f"--socket={self.home}/munge/socket", *files)
+        wait_for(lambda: (self.home / "munge/socket").exists(), 10, "munged")
+        self._daemon("slurmctld", "-D", "-i")
+        for node in self.nodes:
+            self._daemon("slurmd", "-D", "-N", node)
+        wait_for(lambda: self._idle() == len(self.nodes), 60, "the nodes of the cluster")
+
+    def cancel_all(self) -> None:
+        """End all jobs: their processes are not children of the daemons and would outlive them."""
+        self.run("scancel", "--user=root")
+        wait_for(lambda: not self.run("squeue", "--noheader"), 30, "the last jobs to end")
+
+    def stop(self) -> None:
+        """End the daemons, in the reverse order of their start."""
+        for daemon in reversed(self.daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    def run(self, *command: str, **env: str) -> str:
+        """What a command of the user prints."""
+        env = {**self.env, **env}
+        done = subprocess.run(command, env=env, cwd=self.home, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout.strip()
+
+    def submit(self, *arguments: str, **env: str) -> str:
+        """The id of a new job; `arguments` and `env` are those of sbatch."""
+        return self.run("sbatch", "--parsable", *arguments, **env)
+
+    def states(self, job: str) -> dict[str, str]:
+        """The state of a job, or of each task of an array, by its id (`8_1`)."""
+        lines = self.run("squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%i %T")
+        return dict(line.split() for line in lines.splitlines())
+
+    def wait(self, job: str, timeout: float = 120) -> dict[str, str]:
+        """The final states of a job, when it has ended."""
+        unfinished = {"PENDING", "RUNNING", "COMPLETING"}
+        wait_for(lambda: unfinished.isdisjoint(self.states(job).values()), timeout, f"job {job}")
+        return self.states(job)
+
+    def processes(self, text: str) -> str:
+        """The processes on this host, thus on all nodes, whose command line contains the text."""
+        found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+        return "\n".join(line for line in found.splitlines() if text in line)
+
+    def logs(self) -> str:
+        """The ends of the daemons' logs."""
+        return "\n".join(f"{log.name}:\n{log.read_text()[-2000:]}" for log in sorted(self.home.glob("log/*")))
+
+    def _configure(self) -> None:
+        host = socket.gethostname().split(".")[0]
+        port, *ports = free_ports(1 + len(self.nodes))
+        nodes = [NODE.format(name=name, host=host, port=p) for name, p in zip(self.nodes, ports)]
+        conf = CONF.format(host=host, port=port, home=self.home, nodes="\n".join(nodes))
+        (self.home / "slurm.conf").write_text(conf)
+        # slurmd loads a cgroup plugin in any case: the default one fails without systemd, v1 loads anywhere
+        version = float(".".join(self.run("slurmd", "-V").split()[-1].split(".")[:2]))
+        (self.home / "cgroup.conf").write_text(f"CgroupPlugin={'disabled' if version >= 23.02 else 'cgroup/v1'}\n")
+
+    def _daemon(self, *command: str) -> None:
+        # setpriv: the kernel ends the daemon when the test run dies without having stopped it
+        with open(self.home / "log" / "output", "ab") as log:
+            guarded = ("setpriv", "--pdeathsig", "KILL", *command)
+            self.daemons.append(subprocess.Popen(guarded, env=self.env, cwd=self.home, stdout=log, stderr=log))
+
+    def _idle(self) -> int:
+        dead = [daemon.args for daemon in self.daemons if daemon.poll() is not None]
+        assert not dead, f"ended at once: {dead}\n{self.logs()}"
+        sinfo = ("sinfo", "--noheader", "--Node", "--states=idle", "--format=%N")
+        # not run(): it fails until the controller answers
+        return len(subprocess.run(sinfo, env=self.env, capture_output=True, timeout=60).stdout.split())
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Cluster]:
+    """A cluster for the length of a `with` block."""
+    cluster = Cluster(home)
+    try:
+        cluster.start()
+        yield cluster
+        cluster.cancel_all()
+    finally:
+        cluster.stop()
+
+
+def wait_for(condition: Callable[[], bool], timeout: float, what: str) -> None:
+    """Wait until the condition holds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout:g} s for {what}"
+        time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; all are held until the last one is found, so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
