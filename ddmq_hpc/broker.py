@@ -209,20 +209,37 @@ class Broker:
         When one message is bad or the disk is full those before it are published: the error has their number as
         `published`. `progress` is called with the number so far.
         """
-        from ddmq_hpc.bulk import publish_stream
-
-        target = self.queue(queue)
-        options = Options.checked(
+        records: Iterator[tuple[Any, dict[str, Any]]] = ((message, {}) for message in messages)
+        return self.publish_records(
+            queue,
+            records,
+            progress,
             priority=priority,
             timeout=timeout,
             requeue=requeue,
             requeue_limit=requeue_limit,
             requeue_prio=requeue_prio,
+            delay=delay,
             headers=headers,
+            durable=durable,
         )
+
+    def publish_records(
+        self,
+        queue: str,
+        records: Iterable[tuple[Any, dict[str, Any]]],
+        progress: Optional[Callable[[int], None]] = None,
+        *,
+        delay: Union[float, str, None] = None,
+        durable: Optional[bool] = None,
+        **options: Any,
+    ) -> int:
+        """Like `publish_many`, of (message, its own properties) pairs."""
+        from ddmq_hpc.bulk import publish_stream
+
+        target = self.queue(queue)
         wait = seconds(delay) if delay else 0.0
-        records: Iterator[tuple[Any, dict[str, Any]]] = ((message, {}) for message in messages)
-        return publish_stream(target, records, options, wait, durable, progress)
+        return publish_stream(target, records, Options.checked(**options), wait, durable, progress)
 
     def _storing(self, queue: Queue, act: Callable[[], Any]) -> Any:
         try:

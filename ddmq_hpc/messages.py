@@ -307,3 +307,11 @@ def to_json(value: Mapping[str, Any]) -> str:
     """One line of JSON for machine output."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
     return text if _size(text) >= 0 else json.dumps(value, allow_nan=False, default=str)
+
+
+def body_text(body: Any) -> str:
+    """A body for programs that read text: text as it is, any other value as JSON. No environment variable can hold a NUL,
+    so text with one is given as JSON, too."""
+    if isinstance(body, str) and "\0" not in body:
+        return body
+    return _encode_ascii(body)

@@ -1,0 +1,1 @@
+"""The command `ddmq-hpc`: parse, call one function of the core, print."""

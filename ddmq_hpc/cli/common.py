@@ -1,0 +1,113 @@
+"""What several commands share: where the queue is, options with the same meaning, output formats."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, Callable, Optional
+
+import click
+
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.errors import UsageError
+from ddmq_hpc.identity import Detached, Identity
+from ddmq_hpc.units import seconds
+
+SCHEMA_VERSION = 1
+_PLACES = {"ROOT": "DDMQ_HPC_ROOT", "QUEUE": "DDMQ_HPC_QUEUE"}
+
+
+class Duration(click.ParamType):
+    name = "duration"
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> float:
+        try:
+            return seconds(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+
+def places(given: tuple[str, ...], *names: str) -> list[str]:
+    """The arguments `names` from those given: ROOT, then QUEUE, are taken from the environment when there are too few."""
+    found = list(given)
+    missing = len(names) - len(given)
+    if missing < 0:
+        raise UsageError(f"too many arguments: {found[len(names)][:60]!r}; expected {' '.join(names)}")
+    filled = []
+    for name in names:
+        if missing and name in _PLACES and (value := os.environ.get(_PLACES[name])):
+            filled.append(value)
+            missing -= 1
+        elif found:
+            filled.append(found.pop(0))
+        else:
+            hint = f", or set ${_PLACES[name]}" if name in _PLACES else ""
+            raise UsageError(f"{name} is missing: expected {' '.join(names)}{hint}")
+    return filled
+
+
+def one_shot(root: str, create: bool = False) -> Broker:
+    """For commands that end before the message is settled: their leases outlive them."""
+    return Broker(root, create=create, identity=Detached())
+
+
+def staying(root: str, create: bool = False) -> Broker:
+    """For commands that work on what they lease until they end."""
+    return Broker(root, create=create, identity=Identity())
+
+
+def legacy_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """ddmq's flags for printing more or cleaning less; accepted, and nothing is done differently."""
+    for flags in (("-v", "--verbose"), ("-d", "--debug"), ("-s", "--silent"), ("-C", "--skip-cleaning")):
+        command = click.option(*flags, is_flag=True, expose_value=False, hidden=True)(command)
+    return command
+
+
+def arguments(names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Positional arguments, counted by `places`, shown in the help as `names`."""
+    return click.argument("given", nargs=-1, metavar=names)
+
+
+def formats(*choices: str, default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--format", "shape", type=click.Choice(choices), default=default, show_default=True, help="How to print."
+    )
+
+
+def out(text: str) -> None:
+    """A line to stdout, whatever letters it has."""
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+
+
+def out_json(value: Any) -> None:
+    from ddmq_hpc.messages import to_json
+
+    out(to_json(value))
+
+
+def out_yaml(value: Any) -> None:
+    import yaml
+
+    out(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False).rstrip("\n"))
+
+
+def printable(value: Any) -> str:
+    """A value for a person's terminal: what queues hold could steer it."""
+    text = value if isinstance(value, str) else _short(value)
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
+
+
+def _short(value: Any) -> str:
+    from ddmq_hpc.messages import body_text
+
+    return body_text(value)
+
+
+def out_plain(rows: Iterable[dict[str, Any]]) -> None:
+    """`key = value` lines, sorted, one block a row: as ddmq printed messages."""
+    for row in rows:
+        out("\n".join(f"{key} = {printable(value)}" for key, value in sorted(row.items())) + "\n")

@@ -1,0 +1,119 @@
+"""publish: one message, or many from a file."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import click
+
+from ddmq_hpc.cli.common import DURATION, arguments, legacy_flags, one_shot, out, places
+from ddmq_hpc.errors import DdmqError, UsageError
+from ddmq_hpc.messages import parse_json
+
+
+@click.command("publish")
+@click.option("-f", "--force", is_flag=True, help="Make root and queue when they are missing.")
+@click.option("-p", "--priority", type=int, help="Lower is taken first; the default is the queue's, 999.")
+@click.option("-t", "--timeout", type=DURATION, help="How long it may be held before it is requeued.")
+@click.option("-r/-R", "--requeue/--no-requeue", default=None, help="Requeue when it fails or times out.")
+@click.option("-l", "--requeue-limit", "--requeue_limit", type=int, help="Requeues before it becomes a dead letter.")
+@click.option("--requeue-prio", "--requeue_prio", type=int, help="Priority once requeued.")
+@click.option("--delay", type=DURATION, help="Not ready before this long from now.")
+@click.option("--key", help="Publish once: what has this key already is not published again.")
+@click.option("--if-exists", type=click.Choice(("skip", "replace", "error")), default="skip", show_default=True)
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Travels with the message.")
+@click.option("--durable/--no-durable", default=None, help="fsync before this returns; the default is the queue's.")
+@click.option("--json", "as_json", is_flag=True, help="TEXT is a JSON value.")
+@click.option("--each-line", metavar="FILE|-", help="A message for each line.")
+@click.option("--from-jsonl", metavar="FILE|-", help="A message for each line of JSON.")
+@click.option("--from-csv", metavar="FILE|-", help="A message for each row.")
+@click.option("--template", metavar="TEXT", help="With --from-csv: text with {column}s; else a row is a JSON object.")
+@click.option("--glob", "pattern", metavar="PATTERN", help="A message for each path that matches.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
+@legacy_flags
+@arguments("[ROOT] [QUEUE] [TEXT]")
+def publish_command(
+    given: tuple[str, ...],
+    force: bool,
+    key: Optional[str],
+    if_exists: str,
+    headers: tuple[str, ...],
+    as_json: bool,
+    each_line: Optional[str],
+    from_jsonl: Optional[str],
+    from_csv: Optional[str],
+    template: Optional[str],
+    pattern: Optional[str],
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Put messages into a queue. Prints the id of a single one.
+
+    \b
+      ddmq-hpc publish ROOT tasks 'simulate --seed 7'
+      ddmq-hpc publish ROOT tasks --each-line tasks.txt
+      ddmq-hpc publish ROOT tasks --from-csv runs.csv --template 'simulate {seed} {size}'
+      ddmq-hpc publish ROOT tasks --glob 'data/*.gz'
+    """
+    options["headers"] = _headers(headers) or None
+    sources = [(each_line, "lines"), (from_jsonl, "jsonl"), (from_csv, "csv"), (pattern, "glob")]
+    chosen = [(value, kind) for value, kind in sources if value is not None]
+    if len(chosen) > 1:
+        raise UsageError("give one of --each-line, --from-jsonl, --from-csv and --glob")
+    if template is not None and from_csv is None:
+        raise UsageError("--template goes with --from-csv")
+    if not chosen:
+        root, queue, text = places(given, "ROOT", "QUEUE", "TEXT")
+        body = parse_json(text) if as_json else text
+        message = one_shot(root, force).publish(queue, body, key=key, if_exists=if_exists, **options)
+        if not quiet:
+            out(message.id)
+        return
+    if key is not None:
+        raise UsageError("--key goes with a single message")
+    root, queue = places(given, "ROOT", "QUEUE")
+    _publish_source(root, queue, force, *chosen[0], template, quiet, options)
+
+
+def _publish_source(
+    root: str,
+    queue: str,
+    force: bool,
+    value: str,
+    kind: str,
+    template: Optional[str],
+    quiet: bool,
+    options: dict[str, Any],
+) -> None:
+    from ddmq_hpc import sources
+    from ddmq_hpc.cli.progress import Progress
+
+    records = {
+        "lines": lambda: sources.lines(value),
+        "jsonl": lambda: sources.jsonl(value),
+        "csv": lambda: sources.csv_rows(value, template),
+        "glob": lambda: sources.paths(value),
+    }[kind]()
+    broker = one_shot(root, force)
+    total = sources.count_of(value) if kind != "glob" else None
+    progress = Progress("publishing", total, quiet)
+    try:
+        count = broker.publish_records(queue, records, progress=progress.update, **options)
+    except DdmqError as error:
+        progress.close()
+        click.echo(f"{getattr(error, 'published', 0)} messages were published before the error", err=True)
+        raise
+    progress.close()
+    if not quiet:
+        out(f"published {count} messages to {queue} in {progress.elapsed:.1f} s")
+
+
+def _headers(pairs: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"bad header {pair[:60]!r}: write it as NAME=VALUE")
+        found[name] = value
+    return found
+

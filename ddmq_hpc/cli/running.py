@@ -1,0 +1,52 @@
+"""exec: run a command for one message."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import click
+
+from ddmq_hpc.cli.common import DURATION, places, staying
+from ddmq_hpc.errors import UsageError
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": True})
+@click.option("--wait", type=DURATION, default=0, help="Wait so long for a message.")
+@click.option("--lease", type=DURATION, help="Length of the lease; it is renewed while CMD runs.")
+@click.option("--stdin", "feed_stdin", is_flag=True, help="Give the message to CMD on stdin.")
+@click.option("-d", "--debug", is_flag=True, hidden=True)
+@click.argument("given", nargs=-1, metavar="[ROOT] [QUEUE] -- CMD [ARG]...", type=click.UNPROCESSED)
+@click.pass_context
+def exec_command(
+    ctx: click.Context, given: tuple[str, ...], wait: float, lease: Optional[float], feed_stdin: bool, debug: bool
+) -> None:
+    """Take one message and run CMD with it: {} in CMD is the message, $DDMQ_HPC_MESSAGE holds it.
+
+    Acks when CMD exits 0, nacks otherwise, and exits as CMD did. The lease is renewed while CMD runs.
+
+    \b
+      ddmq-hpc exec ROOT tasks -- ./simulate --input {}
+      ddmq-hpc exec ROOT tasks -- sh -c "$(cat task.sh)"
+    """
+    from ddmq_hpc.execute import execute
+
+    before, command = _split(given)
+    root, queue = places(before, "ROOT", "QUEUE")
+    broker = staying(root)
+    try:
+        ctx.exit(execute(broker, queue, command, wait, lease, feed_stdin))
+    finally:
+        broker.close()
+
+
+def _split(given: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """What stands before and after `--`: click drops it, so it is looked for in what the shell gave."""
+    import sys
+
+    words = sys.argv
+    if "--" not in words:
+        raise UsageError("write the command after `--`: ddmq-hpc exec ROOT QUEUE -- CMD ARG...")
+    count = len(words) - words.index("--") - 1
+    if count == 0:
+        raise UsageError("no command after `--`")
+    return given[: len(given) - count], list(given[len(given) - count :])

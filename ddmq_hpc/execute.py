@@ -1,0 +1,140 @@
+"""Run a command for one message, and settle the message by how the command ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from threading import Event, Thread
+from typing import Any, Optional
+
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.errors import DdmqError, LeaseLost, NothingThere
+from ddmq_hpc.messages import Message, body_text
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+#: A child that was told to stop is killed after this many seconds.
+_GRACE = 30.0
+
+
+def environment(root: str, message: Message) -> dict[str, str]:
+    """What a command finds in its environment about its message."""
+    return {
+        "DDMQ_HPC_ROOT": root,
+        "DDMQ_HPC_QUEUE": message.queue,
+        "DDMQ_HPC_MESSAGE": body_text(message.message),
+        "DDMQ_HPC_ID": message.id,
+        "DDMQ_HPC_RECEIPT": message.receipt or "",
+        "DDMQ_HPC_ATTEMPT": str(message.attempt),
+    }
+
+
+def execute(
+    broker: Broker,
+    queue: str,
+    command: list[str],
+    wait: float = 0.0,
+    lease: Optional[float] = None,
+    feed_stdin: bool = False,
+) -> int:
+    """Take one message and run `command` with it in the environment, in place of `{}` and, if asked, on stdin.
+
+    Acks when the command exits 0, nacks otherwise, and releases it when this process is told to stop. The lease is kept
+    alive meanwhile; when it is lost all the same the command is stopped. The command's exit code, 128 + signal when one
+    ended it. Raises `NothingThere`, and `LeaseLost` when somebody else has the message now.
+    """
+    messages = broker.consume(queue, 1, wait, lease)
+    if not messages:
+        raise NothingThere(f"nothing is ready in queue {queue!r}")
+    return _Run(broker, messages[0], command, feed_stdin).result()
+
+
+class _Run:
+    def __init__(self, broker: Broker, message: Message, command: list[str], feed_stdin: bool) -> None:
+        self._broker = broker
+        self._message = message
+        text = body_text(message.message)
+        self._command = [part.replace("{}", text) for part in command]
+        self._input = os.fsencode(text.encode("utf-8", "surrogatepass")) if feed_stdin else None
+        self._stopped_by = 0
+        self._lost = False
+        self._done = Event()
+        self._child: Optional[subprocess.Popen[bytes]] = None
+
+    def result(self) -> int:
+        before = {number: signal.signal(number, self._stop) for number in _STOPPING}
+        try:
+            return self._run()
+        finally:
+            self._done.set()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self) -> int:
+        broker, message, started = self._broker, self._message, time.monotonic()
+        try:
+            self._child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE if self._input is not None else None,
+                env={**os.environ, **environment(broker.root, message)},
+            )
+        except (OSError, ValueError) as error:
+            broker.release(message)
+            raise DdmqError(f"cannot run {self._command[0]!r:.100}: {error}; the message was released") from None
+        if self._stopped_by:
+            self._child.send_signal(self._stopped_by)
+        Thread(target=self._beat, daemon=True).start()
+        code = self._wait(self._child)
+        self._done.set()
+        outcome: dict[str, Any] = {"exit": code, "wall": round(time.monotonic() - started, 3)}
+        if self._lost:
+            raise LeaseLost([message.id])
+        if code == 0:
+            broker.ack(message, **outcome)
+        elif self._stopped_by:
+            broker.release(message)
+        else:
+            broker.nack(message, **outcome)
+        return code
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> int:
+        if self._input is not None and child.stdin is not None:
+            try:
+                child.stdin.write(self._input)
+                child.stdin.close()
+            except BrokenPipeError:
+                pass  # the command does not want its input: that is its business
+        code = child.wait()
+        return code if code >= 0 else 128 - code
+
+    def _stop(self, number: int, _: object) -> None:
+        self._stopped_by = number
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
+            Thread(target=self._kill_later, args=(self._child,), daemon=True).start()
+
+    @staticmethod
+    def _kill_later(child: subprocess.Popen[bytes]) -> None:
+        time.sleep(_GRACE)
+        if child.poll() is None:
+            child.kill()
+
+    def _beat(self) -> None:
+        """Renew the lease three times in its length. A failure of the file system is no loss: the next beat tries again."""
+        while not self._done.wait(self._pause()):
+            try:
+                self._broker.extend(self._message)
+            except LeaseLost:
+                if not self._done.is_set():
+                    self._lost = True
+                    if self._child is not None:
+                        self._child.terminate()
+                return
+            except DdmqError:
+                continue
+
+    def _pause(self) -> float:
+        held = self._message.held
+        lease = held.run_of(self._message.index) if held else None
+        return lease.duration / 3000 if lease else 1.0
