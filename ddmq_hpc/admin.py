@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from ddmq_hpc import journal
 from ddmq_hpc.errors import BadMessage, MessageNotFound
@@ -33,7 +33,8 @@ _KEY_SECONDS = 30 * 86400
 
 
 class Found(NamedTuple):
-    """An entry where it stands; `detail` is the lease's deadline, the due time (both seconds) or the reason of death."""
+    """An entry where it stands; `detail` is the lease's deadline, the due time (both seconds) or the reason of
+    death."""
 
     state: str
     path: str
@@ -106,7 +107,7 @@ def _ready(queue: Queue, priority: int) -> Iterator[Found]:
         del waiting[:cut]
 
 
-def items(queue: Queue, states: tuple[str, ...] = STATES, limit: Optional[int] = None) -> Iterator[Item]:
+def items(queue: Queue, states: tuple[str, ...] = STATES, limit: int | None = None) -> Iterator[Item]:
     """Messages without taking them, at most `limit`. Those that move meanwhile are left out."""
     left = limit if limit is not None else -1
     for found in entries(queue, states):
@@ -126,7 +127,7 @@ def _open(queue: Queue, found: Found) -> list[Message]:
         raise
     entry = found.entry
     read = {index: (body, options) for index, body, options in good}
-    read.update({index: (None, NO_OPTIONS) for index in bad})
+    read.update(dict.fromkeys(bad, (None, NO_OPTIONS)))
     return [
         Message(
             message_id(entry.pack, index),
@@ -142,8 +143,9 @@ def _open(queue: Queue, found: Found) -> list[Message]:
     ]
 
 
-def locate(queue: Queue, ident: str) -> Optional[Found]:
-    """Where a message stands now, found by its id with a listing of one bucket a priority; None when it is in no state."""
+def locate(queue: Queue, ident: str) -> Found | None:
+    """Where a message stands now, found by its id with a listing of one bucket a priority; None when it is in no
+    state."""
     parsed = parse_message_id(ident)
     if parsed is None:
         raise MessageNotFound(queue.name, ident)
@@ -193,7 +195,7 @@ def covers(recorded: str, pack: str, index: int) -> bool:
     return int(first) <= index < int(stop) if dash else int(first) == index
 
 
-def claim_waiting(queue: Queue, found: Found, index: int) -> Optional[Held]:
+def claim_waiting(queue: Queue, found: Found, index: int) -> Held | None:
     """Lease one message where it stands, out of its turn; None when somebody else was first."""
     fs, paths = queue.fs, queue.paths
     duration = 60_000

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Union
 
-from ddmq_hpc import legacy_names, settings as _settings
+from ddmq_hpc import legacy_names
+from ddmq_hpc import settings as _settings
 from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UsageError, storage_error
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.identity import Identity, token
@@ -41,11 +42,11 @@ class Broker:
 
     def __init__(
         self,
-        root: Union[str, os.PathLike[str]],
+        root: str | os.PathLike[str],
         create: bool = False,
         *,
-        identity: Optional[Identity] = None,
-        filesystem: Optional[Callable[[str], Filesystem]] = None,
+        identity: Identity | None = None,
+        filesystem: Callable[[str], Filesystem] | None = None,
     ) -> None:
         self.root = os.path.abspath(os.fspath(root))
         self._create = create
@@ -66,7 +67,7 @@ class Broker:
         return self
 
     def __exit__(
-        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
@@ -150,22 +151,23 @@ class Broker:
         self,
         queue: str,
         message: Any = _MISSING,
-        priority: Optional[int] = None,
-        timeout: Optional[float] = None,
-        requeue: Optional[bool] = None,
-        requeue_limit: Optional[int] = None,
-        requeue_prio: Optional[int] = None,
-        delay: Union[float, str, None] = None,
-        key: Optional[str] = None,
-        headers: Optional[dict[str, Any]] = None,
-        durable: Optional[bool] = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        requeue: bool | None = None,
+        requeue_limit: int | None = None,
+        requeue_prio: int | None = None,
+        delay: float | str | None = None,
+        key: str | None = None,
+        headers: dict[str, Any] | None = None,
+        durable: bool | None = None,
         if_exists: str = "skip",
         **legacy: Any,
     ) -> Message:
         """Publish one message: any JSON value. It is in the queue, on disk when `durable`, once this returns.
 
         `delay` seconds pass before it is ready. A `key` publishes a message once however often this is called: with
-        `if_exists` "skip" the one published first is returned, "replace" replaces it unless it is being worked on, "error"
+        `if_exists` "skip" the one published first is returned, "replace" replaces it unless it is being worked on,
+        "error"
         raises `KeyExists`. Raises `BadMessage`, `QueueNotFound`, `StorageError`; then nothing was published.
         """
         message = legacy_names.message_of(message, _MISSING, legacy)
@@ -194,15 +196,15 @@ class Broker:
         self,
         queue: str,
         messages: Iterable[Any],
-        priority: Optional[int] = None,
-        timeout: Optional[float] = None,
-        requeue: Optional[bool] = None,
-        requeue_limit: Optional[int] = None,
-        requeue_prio: Optional[int] = None,
-        delay: Union[float, str, None] = None,
-        headers: Optional[dict[str, Any]] = None,
-        durable: Optional[bool] = None,
-        progress: Optional[Callable[[int], None]] = None,
+        priority: int | None = None,
+        timeout: float | None = None,
+        requeue: bool | None = None,
+        requeue_limit: int | None = None,
+        requeue_prio: int | None = None,
+        delay: float | str | None = None,
+        headers: dict[str, Any] | None = None,
+        durable: bool | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> int:
         """Publish any number of messages, streamed, many in one file; how many. Each file appears whole or not at all.
 
@@ -228,10 +230,10 @@ class Broker:
         self,
         queue: str,
         records: Iterable[tuple[Any, dict[str, Any]]],
-        progress: Optional[Callable[[int], None]] = None,
+        progress: Callable[[int], None] | None = None,
         *,
-        delay: Union[float, str, None] = None,
-        durable: Optional[bool] = None,
+        delay: float | str | None = None,
+        durable: bool | None = None,
         **options: Any,
     ) -> int:
         """Like `publish_many`, of (message, its own properties) pairs."""
@@ -252,9 +254,7 @@ class Broker:
 
     # -- take and settle
 
-    def consume(
-        self, queue: str, n: int = 1, wait: Union[float, str] = 0, lease: Union[float, str, None] = None
-    ) -> list[Message]:
+    def consume(self, queue: str, n: int = 1, wait: float | str = 0, lease: float | str | None = None) -> list[Message]:
         """Lease up to `n` messages, first in first out within a priority; an empty list when there are none.
 
         They come back to the queue unless acked within `lease` seconds (by default the timeout of message or queue).
@@ -266,7 +266,7 @@ class Broker:
         duration = None if lease is None else _settings.lease_duration(lease)
         return target.take(n, seconds(wait) if wait else 0.0, duration)
 
-    def ack(self, messages: Handles, queue: Optional[str] = None, **outcome: Any) -> None:
+    def ack(self, messages: Handles, queue: str | None = None, **outcome: Any) -> None:
         """These are done: messages or receipts, one or many. Raises `LeaseLost` for those that are no longer held."""
         for target, handles in self._by_queue(messages, queue):
             target.ack(handles, **outcome)
@@ -274,28 +274,26 @@ class Broker:
     def nack(
         self,
         messages: Handles,
-        queue: Optional[str] = None,
-        requeue: Optional[bool] = None,
-        delay: Union[float, str, None] = None,
+        queue: str | None = None,
+        requeue: bool | None = None,
+        delay: float | str | None = None,
         **outcome: Any,
     ) -> None:
         """These failed: requeued as they and their queue say; `requeue` True forces that, False makes dead letters."""
         for target, handles in self._by_queue(messages, queue):
             target.nack(handles, requeue, None if delay is None else seconds(delay), **outcome)
 
-    def release(self, messages: Handles, queue: Optional[str] = None, delay: Union[float, str] = 0) -> None:
+    def release(self, messages: Handles, queue: str | None = None, delay: float | str = 0) -> None:
         """Back in their place, no attempt counted."""
         for target, handles in self._by_queue(messages, queue):
             target.release(handles, seconds(delay) if delay else 0.0)
 
-    def extend(
-        self, messages: Handles, lease: Union[float, str, None] = None, queue: Optional[str] = None
-    ) -> None:
+    def extend(self, messages: Handles, lease: float | str | None = None, queue: str | None = None) -> None:
         """Hold on for `lease` seconds from now, by default as long as they were taken for."""
         for target, handles in self._by_queue(messages, queue):
             target.extend(handles, None if lease is None else _settings.lease_duration(lease))
 
-    def _by_queue(self, messages: Handles, queue: Optional[str]) -> list[tuple[Queue, list[Handle]]]:
+    def _by_queue(self, messages: Handles, queue: str | None) -> list[tuple[Queue, list[Handle]]]:
         if isinstance(messages, Message) and queue is None:
             return [(self.queue(messages.queue), [messages])]
         handles = [messages] if isinstance(messages, (str, Message)) else list(messages)
@@ -318,7 +316,7 @@ class Broker:
 
         return self._looking(lambda: purge(self.queue(queue)))
 
-    def clean(self, queue: Optional[str] = None) -> dict[str, Any]:
+    def clean(self, queue: str | None = None) -> dict[str, Any]:
         """Do the housekeeping of a queue, or of all, now: {queue: what was done}."""
         from ddmq_hpc.admin import clean
 
@@ -330,7 +328,7 @@ class Broker:
 
         return self._looking(lambda: stats(self.queue(queue)))
 
-    def _names(self, queue: Optional[str]) -> list[str]:
+    def _names(self, queue: str | None) -> list[str]:
         return self.list_queues() if queue is None else [queue]
 
     @staticmethod
@@ -352,7 +350,7 @@ class Broker:
             try:
                 os.link(path, self._settings_file)
             except FileExistsError:
-                pass
+                pass  # another client was first
             os.unlink(path)
         except OSError as error:
             raise storage_error(error, f"create the root {self.root}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from ddmq_hpc.errors import DdmqError, storage_error
 from ddmq_hpc.messages import LineEncoder, Options
@@ -17,10 +17,11 @@ def publish_stream(
     records: Iterable[tuple[Any, dict[str, Any]]],
     options: Options,
     delay: float = 0.0,
-    durable: Optional[bool] = None,
-    progress: Optional[Callable[[int], None]] = None,
+    durable: bool | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Publish records (body, its own options over `options`) in order; how many. One in memory at a time, but for a pack.
+    """Publish records (body, its own options over `options`) in order; how many. One in memory at a time, but for a
+    pack.
 
     When it fails, the error's `published` says how many messages are in the queue: all before that point's pack.
     """
@@ -48,8 +49,8 @@ class _Writer:
         queue: Queue,
         options: Options,
         delay: float,
-        durable: Optional[bool],
-        progress: Optional[Callable[[int], None]],
+        durable: bool | None,
+        progress: Callable[[int], None] | None,
     ) -> None:
         self._queue = queue
         self._settings = queue.settings
@@ -98,5 +99,3 @@ class _Writer:
         self.published += len(lines)
         if self._progress:
             self._progress(self.published)
-
-

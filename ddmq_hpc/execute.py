@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from threading import Event, Thread
-from typing import Any, Optional
+from typing import Any
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, LeaseLost, NothingThere
@@ -35,7 +35,7 @@ def execute(
     queue: str,
     command: list[str],
     wait: float = 0.0,
-    lease: Optional[float] = None,
+    lease: float | None = None,
     feed_stdin: bool = False,
 ) -> int:
     """Take one message and run `command` with it in the environment, in place of `{}` and, if asked, on stdin.
@@ -60,7 +60,7 @@ class _Run:
         self._stopped_by = 0
         self._lost = False
         self._done = Event()
-        self._child: Optional[subprocess.Popen[bytes]] = None
+        self._child: subprocess.Popen[bytes] | None = None
 
     def result(self) -> int:
         before = {number: signal.signal(number, self._stop) for number in _STOPPING}
@@ -121,7 +121,8 @@ class _Run:
             child.kill()
 
     def _beat(self) -> None:
-        """Renew the lease three times in its length. A failure of the file system is no loss: the next beat tries again."""
+        """Renew the lease three times in its length. A failure of the file system is no loss: the next beat tries
+        again."""
         while not self._done.wait(self._pause()):
             try:
                 self._broker.extend(self._message)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Optional
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.names import Lease
@@ -21,7 +20,7 @@ class NodeFiles:
     observed. It is a cache: without it (`path` None) everything still works."""
 
     def __init__(self, top: str) -> None:
-        self.path: Optional[str] = None
+        self.path: str | None = None
         base = f"{os.environ.get('TMPDIR') or '/tmp'}/ddmq-hpc-{os.getuid()}"
         try:
             if not os.path.isdir(base):
@@ -108,6 +107,4 @@ class Expiry:
         before = {**self._node.load(), **self._seen}
         self._seen = {lease.name: min(before.get(lease.name, clock), clock) for lease in leases}
         self._node.save(self._seen)
-        return [
-            lease for lease in leases if clock - self._seen[lease.name] > lease.duration / 1000 + settings.grace
-        ]
+        return [lease for lease in leases if clock - self._seen[lease.name] > lease.duration / 1000 + settings.grace]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from ddmq_hpc.messages import Options
 from ddmq_hpc.names import Dead, Delayed, Entry, QueuePaths
@@ -39,7 +39,7 @@ class Rules(NamedTuple):
         return Fate("delayed" if delay > 0 else "ready", priority, entry, delay)
 
     def after_failure(
-        self, priority: int, entry: Entry, requeue: Optional[bool] = None, delay: Optional[float] = None
+        self, priority: int, entry: Entry, requeue: bool | None = None, delay: float | None = None
     ) -> Fate:
         """After a nack. `requeue` True requeues in spite of every limit, False makes a dead letter."""
         counted = entry._replace(failed=entry.failed + 1)

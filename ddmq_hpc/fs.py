@@ -1,7 +1,8 @@
 """Every file-system call that touches a queue, and what each answer of a network file system really means.
 
 A reply can be lost: the server did what was asked, reboots, and answers the repeated request from its new state. So a
-rename that happened says ENOENT, a link that happened says EEXIST, an unlink that happened says ENOENT, and a soft mount
+rename that happened says ENOENT, a link that happened says EEXIST, an unlink that happened says ENOENT, and a soft
+mount
 says EIO (measured on NFS v3 and v4.2). ESTALE is ENOENT of a directory that was removed by another client. The names
 that a call makes are therefore unique to it wherever possible: what is found under such a name, this call put there.
 
@@ -14,7 +15,6 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from typing import Optional
 
 from ddmq_hpc import mounts
 
@@ -131,7 +131,7 @@ class Filesystem(Calls):
     `network=None` finds out from the mount; where it is False the looks that only lost replies need are left out.
     """
 
-    def __init__(self, root: str, network: Optional[bool] = None) -> None:
+    def __init__(self, root: str, network: bool | None = None) -> None:
         self.root = root
         self.mount = mounts.mount_of(root)
         self.network = not self.mount.local if network is None else network
@@ -210,9 +210,8 @@ class Filesystem(Calls):
         except OSError as error:
             if error.errno in GONE:
                 return False
-            if error.errno == errno.EEXIST or error.errno in UNKNOWN:
-                if self.same_file(source, target):
-                    return True
+            if error.errno in UNKNOWN | {errno.EEXIST} and self.same_file(source, target):
+                return True
             raise
 
     def link_new(self, source: str, target: str) -> bool:
@@ -296,7 +295,8 @@ class Filesystem(Calls):
     # -- directories
 
     def make_directories(self, path: str) -> None:
-        """`path` and its parent, below an existing queue. Never makes the queue itself again: it may have been deleted."""
+        """`path` and its parent, below an existing queue. Never makes the queue itself again: it may have been
+        deleted."""
         for directory in (os.path.dirname(path), path):
             try:
                 self.mkdir(directory)

@@ -1,4 +1,5 @@
-"""The head of a queue: the first ready entries in their order, found by listings whose size does not grow with the backlog.
+"""The head of a queue: the first ready entries in their order, found by listings whose size does not grow with the
+backlog.
 
 Priorities are listed, then the buckets of the first one, then only as many buckets as it takes to know which entries
 are first: those older than the start of the next bucket. Buckets nest in time, so that is one to four listings.
@@ -6,7 +7,7 @@ are first: those older than the start of the next bucket. Buckets nest in time, 
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.names import (
@@ -51,7 +52,7 @@ class Head:
         self._losses = 0
         self.window = 1
 
-    def next(self) -> Optional[Candidate]:
+    def next(self) -> Candidate | None:
         """The first candidate, or one near it after lost races; None when ready looks empty."""
         if self._fs.monotonic() - self._read_at > self._max_age or self._losses >= LOSSES_A_LISTING:
             self._read(thorough=False)

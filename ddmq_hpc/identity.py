@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
-from typing import NamedTuple, Optional
-
-from ddmq_hpc.names import Lease
+from functools import cache
+from typing import NamedTuple
 
 _TOKEN_BYTES = 5  # 40 bits: eight base32 letters
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]+", re.ASCII)
@@ -24,13 +22,13 @@ def token() -> str:
     return "".join("abcdefghijklmnopqrstuvwxyz234567"[number >> shift & 31] for shift in range(0, 40, 5))
 
 
-@lru_cache(maxsize=None)
+@cache
 def host() -> str:
     """The host's name, made safe for file names and at most 48 letters."""
     return _UNSAFE.sub("-", os.uname().nodename)[:48] or "host"
 
 
-@lru_cache(maxsize=None)
+@cache
 def boot() -> str:
     """Eight hex digits that name this boot of this kernel; containers of one kernel share it."""
     return _digest(_text("/proc/sys/kernel/random/boot_id") or host())
@@ -39,7 +37,7 @@ def boot() -> str:
 def _digest(text: str) -> str:
     from zlib import crc32
 
-    return "%08x" % crc32(text.encode())
+    return f"{crc32(text.encode()):08x}"
 
 
 def _text(path: str) -> str:
@@ -50,7 +48,7 @@ def _text(path: str) -> str:
         return ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel() -> str:
     """Names the PID namespace of this boot: only inside it do process ids mean anything."""
     try:
@@ -60,8 +58,9 @@ def _kernel() -> str:
     return _digest(boot() + namespace)
 
 
-def process_start(pid: int) -> Optional[int]:
-    """Clock ticks after boot when the process started, None when it is gone (or a zombie). proc(5): field 22 of stat."""
+def process_start(pid: int) -> int | None:
+    """Clock ticks after boot when the process started, None when it is gone (or a zombie). proc(5): field 22 of
+    stat."""
     text = _text(f"/proc/{pid}/stat")
     if text:
         fields = text.rpartition(")")[2].split()
@@ -87,7 +86,7 @@ class Owner(NamedTuple):
     job: str
 
     @classmethod
-    def parse(cls, text: str) -> Optional[Owner]:
+    def parse(cls, text: str) -> Owner | None:
         parts = text.split(":")
         if len(parts) not in (5, 6) or not (parts[1].isdigit() and parts[2].isdigit()):
             return None
@@ -134,7 +133,8 @@ class Identity:
         self._forks = _forks
 
     def owner(self) -> str:
-        """A new owner name, different for each call in each process: what is found under it was put there by this call."""
+        """A new owner name, different for each call in each process: what is found under it was put there by this
+        call."""
         if self._forks != _forks:
             self._renew()
         self._count += 1

@@ -2,7 +2,8 @@
 
 A record is one write(2) on a file opened with O_APPEND, so the death of a process tears none and loses none. With
 `durable` a background flush follows within a second: a power cut can take the outcomes of the last second, and the
-messages they tell of may then come back. One kernel writes a file (its name has host, boot and user), because appends of
+messages they tell of may then come back. One kernel writes a file (its name has host, boot and user), because appends
+of
 several NFS clients to one file overwrite each other.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any
 
 from ddmq_hpc.errors import storage_error
 from ddmq_hpc.fs import GONE, Filesystem
@@ -51,9 +52,7 @@ class Journal:
         if self._forks != fork_count():
             self._open()
         extra = f",{json.dumps(more)[1:-1]}" if more else ""
-        return (
-            f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}{self._tail}'
-        )
+        return f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}{self._tail}'
 
     def _open(self) -> None:
         self.close()
@@ -94,7 +93,7 @@ class Journal:
         self._forks = -1
 
 
-def read(fs: Filesystem, paths: QueuePaths, pack: Optional[str] = None) -> Iterator[dict[str, Any]]:
+def read(fs: Filesystem, paths: QueuePaths, pack: str | None = None) -> Iterator[dict[str, Any]]:
     """All records, file by file; torn and foreign lines are passed over. `pack` keeps those that tell of that pack."""
     for name in sorted(fs.names(paths.journal)):
         if not name.endswith(".jsonl"):

@@ -22,7 +22,8 @@ _MAX_KEY = 1024
 
 
 def publish_once(queue: Queue, body: Any, options: Options, key: str, if_exists: str, delay: float) -> str:
-    """Publish under `key`; the id of the message that has it now. Raises `KeyExists` with `if_exists` "error", OSError."""
+    """Publish under `key`; the id of the message that has it now. Raises `KeyExists` with `if_exists` "error",
+    OSError."""
     if if_exists not in IF_EXISTS:
         raise BadMessage(f"bad if_exists {if_exists!r:.40}: use {', '.join(IF_EXISTS)}")
     if not isinstance(key, str) or not 0 < len(key) <= _MAX_KEY:

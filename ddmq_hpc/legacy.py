@@ -10,13 +10,13 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import BadMessage, DdmqError, NotFound, UsageError
 from ddmq_hpc.messages import parse_json
 from ddmq_hpc.names import SETTINGS, is_queue_name
-from ddmq_hpc.settings import FIELDS, _ALIASES, parse
+from ddmq_hpc.settings import _ALIASES, FIELDS, parse
 
 _WAITING = re.compile(r"(\d+)\.(\d+)\.ddmq(\w+)", re.ASCII)
 _AT_WORK = re.compile(r"(\d+)\.(\d+)\.(\d+)\.ddmq(\w+)", re.ASCII)
@@ -39,9 +39,11 @@ class Report:
 
 
 def import_root(old: str, broker: Broker) -> Report:
-    """Publish every message of the ddmq root `old`, in its order, priorities kept; consumed ones first in their priority.
+    """Publish every message of the ddmq root `old`, in its order, priorities kept; consumed ones first in their
+    priority.
 
-    May be repeated: each message is published once (its old name is its key). Files that cannot be read are copied to the
+    May be repeated: each message is published once (its old name is its key). Files that cannot be read are copied to
+    the
     new queue's damaged/ directory and reported. Raises `NotFound` when `old` is no root of ddmq.
     """
     if not os.path.isfile(f"{old}/{SETTINGS}"):
@@ -125,10 +127,11 @@ def _take_over(path: str, at_work: bool, broker: Broker, queue: str, report: Rep
 
 
 def _options(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Properties that are valid here, and those that are not. A number as `requeue` was ddmq's way to say `requeue_prio`."""
+    """Properties that are valid here, and those that are not. A number as `requeue` was ddmq's way to say
+    `requeue_prio`."""
     from ddmq_hpc.messages import Options
 
-    requeue: Optional[Any] = values.get("requeue")
+    requeue: Any | None = values.get("requeue")
     wanted = {name: values.get(name) for name in ("priority", "timeout", "requeue_limit", "requeue_prio")}
     if isinstance(requeue, bool):
         wanted["requeue"] = requeue

@@ -1,11 +1,12 @@
-"""Messages and the packs that hold them: JSON values with their own properties, one a line. Pure: no file is touched."""
+"""Messages and the packs that hold them: JSON values with their own properties, one a line. Pure: no file is
+touched."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from ddmq_hpc.errors import BadMessage, UsageError
 from ddmq_hpc.settings import Settings, lease_duration, limit_number, optional, priority_number
@@ -42,16 +43,17 @@ def _option(check: Any, text: str) -> Any:
 class Options:
     """The properties of a message that override its queue's settings; None where it has none of its own."""
 
-    priority: Optional[int] = _option(priority_number, "lower is taken first")
-    timeout: Optional[float] = _option(lease_duration, "how long it may be held before it is requeued")
-    requeue: Optional[bool] = _option(_boolean, "requeue when it fails or times out")
-    requeue_limit: Optional[int] = _option(limit_number, "requeues before it becomes a dead letter")
-    requeue_prio: Optional[int] = _option(priority_number, "priority once requeued")
-    headers: Optional[dict[str, Any]] = _option(_headers, "JSON object that travels with the message")
+    priority: int | None = _option(priority_number, "lower is taken first")
+    timeout: float | None = _option(lease_duration, "how long it may be held before it is requeued")
+    requeue: bool | None = _option(_boolean, "requeue when it fails or times out")
+    requeue_limit: int | None = _option(limit_number, "requeues before it becomes a dead letter")
+    requeue_prio: int | None = _option(priority_number, "priority once requeued")
+    headers: dict[str, Any] | None = _option(_headers, "JSON object that travels with the message")
 
     @classmethod
     def checked(cls, **values: Any) -> Options:
-        """Options of checked values; raises `BadMessage`, which names the wrong one. A legacy `requeue=5` is a priority."""
+        """Options of checked values; raises `BadMessage`, which names the wrong one. A legacy `requeue=5` is a
+        priority."""
         if not any(value is not None for value in values.values()):
             return NO_OPTIONS
         found = {}
@@ -87,8 +89,8 @@ class Message:
     settings: Settings = field(default_factory=Settings, repr=False, compare=False)
     failed: int = field(default=0, repr=False)
     lost: int = field(default=0, repr=False)
-    in_priority: Optional[int] = field(default=None, repr=False)
-    held: Optional[Held] = field(default=None, repr=False, compare=False)
+    in_priority: int | None = field(default=None, repr=False)
+    held: Held | None = field(default=None, repr=False, compare=False)
 
     @property
     def priority(self) -> int:
@@ -111,7 +113,7 @@ class Message:
         return self._of("requeue_limit")  # type: ignore[no-any-return]
 
     @property
-    def requeue_prio(self) -> Optional[int]:
+    def requeue_prio(self) -> int | None:
         return self._of("requeue_prio")  # type: ignore[no-any-return]
 
     @property
@@ -138,12 +140,12 @@ class Message:
         return int(self.id[:19]) / 1e9
 
     @property
-    def receipt(self) -> Optional[str]:
+    def receipt(self) -> str | None:
         """What acks it from another process; None when it is not leased."""
         return self.held.receipt(self.index) if self.held else None
 
     @property
-    def deadline(self) -> Optional[float]:
+    def deadline(self) -> float | None:
         """Seconds since 1970, in the file system's clock, until which it is held; None when it is not leased."""
         return self.held.deadline(self.index) if self.held else None
 
@@ -175,7 +177,7 @@ class Message:
     def __enter__(self) -> Message:
         return self
 
-    def __exit__(self, kind: Optional[type[BaseException]], *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.held is None:
             return
         if kind is None:
@@ -197,7 +199,9 @@ def encode_body(body: Any, limit: int) -> str:
         line = _encode_ascii(body)  # lone surrogates: escaped, they survive UTF-8
         size = len(line)
     if size > limit:
-        raise BadMessage(f"message of {size} bytes: the limit is {limit}; put the data in a file, the path in the message")
+        raise BadMessage(
+            f"message of {size} bytes: the limit is {limit}; put the data in a file, the path in the message"
+        )
     return line
 
 
@@ -265,7 +269,8 @@ def decode_line(line: bytes) -> tuple[Any, Options]:
 
 
 def parse_record(line: str) -> tuple[Any, dict[str, Any]]:
-    """A line of a JSONL file to publish: (body, options). An object with `message` may carry the options of one message."""
+    """A line of a JSONL file to publish: (body, options). An object with `message` may carry the options of one
+    message."""
     try:
         found = _decode(line)
     except (ValueError, RecursionError) as error:
@@ -310,7 +315,8 @@ def to_json(value: Mapping[str, Any]) -> str:
 
 
 def body_text(body: Any) -> str:
-    """A body for programs that read text: text as it is, any other value as JSON. No environment variable can hold a NUL,
+    """A body for programs that read text: text as it is, any other value as JSON. No environment variable can hold a
+    NUL,
     so text with one is given as JSON, too."""
     if isinstance(body, str) and "\0" not in body:
         return body

@@ -16,7 +16,7 @@ state. Sorted as text, entries are first in, first out.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from ddmq_hpc.errors import BadName, BadReceipt
 
@@ -42,7 +42,9 @@ _NUMBER = r"0|[1-9]\d{0,18}"
 _PACK = r"\d{19}-[0-3][a-z2-7]{8}"
 _ENTRY = rf"({_PACK})\.({_NUMBER})-([1-9]\d{{0,8}})\.(\d{{1,9}})-(\d{{1,9}})"
 _ENTRY_NAME = re.compile(_ENTRY, re.ASCII)
-_LEASE_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})(!split)?", re.ASCII)
+_LEASE_NAME = re.compile(
+    rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})(!split)?", re.ASCII
+)
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
 _PACK_NAME = re.compile(_PACK, re.ASCII)
@@ -138,18 +140,18 @@ class Dead(NamedTuple):
         return f"{self.priority}.{self.entry.name}~{self.reason}"
 
 
-def _entry(groups: tuple[str, ...]) -> Optional[Entry]:
+def _entry(groups: tuple[str, ...]) -> Entry | None:
     entry = Entry(groups[0], int(groups[1]), int(groups[2]), int(groups[3]), int(groups[4]))
     return entry if entry.first < entry.stop else None
 
 
-def parse_entry(name: str) -> Optional[Entry]:
+def parse_entry(name: str) -> Entry | None:
     """The entry of a name in ready/; None for a foreign file."""
     found = _ENTRY_NAME.fullmatch(name)
     return _entry(found.groups()) if found else None
 
 
-def parse_lease(name: str) -> Optional[Lease]:
+def parse_lease(name: str) -> Lease | None:
     """The lease of a name in leased/; None for a foreign file."""
     found = _LEASE_NAME.fullmatch(name)
     if not found:
@@ -159,7 +161,7 @@ def parse_lease(name: str) -> Optional[Lease]:
     return entry and Lease(int(groups[0]), entry, int(groups[6]), int(groups[7]), groups[8], groups[9] is not None)
 
 
-def parse_delayed(name: str) -> Optional[Delayed]:
+def parse_delayed(name: str) -> Delayed | None:
     found = _DELAYED_NAME.fullmatch(name)
     if not found:
         return None
@@ -168,7 +170,7 @@ def parse_delayed(name: str) -> Optional[Delayed]:
     return entry and Delayed(int(groups[0]), int(groups[1]), entry)
 
 
-def parse_dead(name: str) -> Optional[Dead]:
+def parse_dead(name: str) -> Dead | None:
     found = _DEAD_NAME.fullmatch(name)
     if not found:
         return None
@@ -177,7 +179,7 @@ def parse_dead(name: str) -> Optional[Dead]:
     return entry and Dead(int(groups[0]), entry, groups[6])
 
 
-def parse_message_id(text: str) -> Optional[tuple[str, int]]:
+def parse_message_id(text: str) -> tuple[str, int] | None:
     """(pack, index) of a message id."""
     found = _MESSAGE_ID.fullmatch(text)
     return (found[1], int(found[2])) if found else None
@@ -250,7 +252,8 @@ def make_receipt(queue: str, lease: Lease) -> str:
 
 
 def parse_receipt(receipt: object, queue: str) -> Lease:
-    """The lease that a receipt of `queue` names; raises `BadReceipt` for anything else. Does not look whether it is held."""
+    """The lease that a receipt of `queue` names; raises `BadReceipt` for anything else. Does not look whether it is
+    held."""
     if not isinstance(receipt, str):
         raise BadReceipt(receipt)
     of, slash, name = receipt.strip().rpartition("/")

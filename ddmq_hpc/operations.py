@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from ddmq_hpc import admin
 from ddmq_hpc.broker import Broker
@@ -19,7 +19,7 @@ _IGNORED = {"f", "force", "s", "skip_cleaning", "v", "verbose", "d", "debug", "f
 class Operations:
     """Answers requests; one per process, so that roots are opened once."""
 
-    def __init__(self, root: Optional[str] = None, queue: Optional[str] = None, identity: Optional[Identity] = None):
+    def __init__(self, root: str | None = None, queue: str | None = None, identity: Identity | None = None):
         self._root = root
         self._queue = queue
         self._identity = identity
@@ -40,7 +40,9 @@ class Operations:
 
     def _do(self, request: Any) -> Any:
         if not isinstance(request, dict):
-            raise UsageError('a request is a JSON object such as {"cmd": "publish", "root": ..., "queue": ..., "message": ...}')
+            raise UsageError(
+                'a request is a JSON object such as {"cmd": "publish", "root": ..., "queue": ..., "message": ...}'
+            )
         values = {key: value for key, value in request.items() if key not in _IGNORED}
         force = bool(request.get("f") or request.get("force"))
         name = values.pop("cmd", None) or values.pop("command", None)

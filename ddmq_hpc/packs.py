@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from ddmq_hpc.errors import BadMessage
 from ddmq_hpc.fs import Filesystem
@@ -11,7 +11,8 @@ from ddmq_hpc.names import Entry
 
 
 class PackReader:
-    """Reads entries. The pack read last is kept: packs are immutable, and taken one message at a time by their readers."""
+    """Reads entries. The pack read last is kept: packs are immutable, and taken one message at a time by their
+    readers."""
 
     def __init__(self, fs: Filesystem) -> None:
         self._fs = fs
@@ -28,7 +29,8 @@ class PackReader:
         return lines
 
     def read(self, path: str, entry: Entry) -> tuple[list[tuple[int, Any, Options]], dict[int, str]]:
-        """The readable messages of an entry, (index, body, options), and why each of the others is not. Raises OSError."""
+        """The readable messages of an entry, (index, body, options), and why each of the others is not. Raises
+        OSError."""
         lines = self.lines(path, entry)
         whole = len(lines) - 1  # a line that no newline ends is torn
         good: list[tuple[int, Any, Options]] = []
@@ -45,8 +47,9 @@ class PackReader:
             good.append((index, body, options))
         return good, bad
 
-    def options(self, path: str, entry: Entry) -> Optional[Options]:
-        """The options that the messages of an entry share; defaults when none is readable, None when the file is gone."""
+    def options(self, path: str, entry: Entry) -> Options | None:
+        """The options that the messages of an entry share; defaults when none is readable, None when the file is
+        gone."""
         try:
             good, _ = self.read(path, entry.part(entry.first, entry.first + 1))
         except FileNotFoundError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import fork_count, token
 from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_of, pack_name
@@ -91,7 +89,7 @@ class Publisher:
 
 def delayed_or_ready(
     paths: QueuePaths, priority: int, entry: Entry, now: float, delay: float
-) -> tuple[str, Optional[int]]:
+) -> tuple[str, int | None]:
     """Where an entry goes that shall wait `delay` seconds: the path, and when it is due (ms) if it waits."""
     if delay <= 0:
         return paths.in_ready(priority, entry), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Union
 
 from ddmq_hpc.errors import BadReceipt, LeaseLost, QueuePaused, storage_error
 from ddmq_hpc.fate import Fate, Rules
@@ -32,9 +32,7 @@ _POLL_FIRST, _POLL_LONGEST = 0.05, 5.0
 class Queue:
     """One queue of one client. Threads may share it. `settings` is asked anew for each operation."""
 
-    def __init__(
-        self, fs: Filesystem, paths: QueuePaths, identity: Identity, settings: Callable[[], Settings]
-    ) -> None:
+    def __init__(self, fs: Filesystem, paths: QueuePaths, identity: Identity, settings: Callable[[], Settings]) -> None:
         self.name = paths.queue
         self.fs = fs
         self.paths = paths
@@ -52,7 +50,7 @@ class Queue:
 
     # -- publish
 
-    def put(self, lines: list[bytes], options: Options, delay: float, durable: Optional[bool]) -> Entry:
+    def put(self, lines: list[bytes], options: Options, delay: float, durable: bool | None) -> Entry:
         """Publish encoded messages as one pack: all of them or none."""
         settings = self._settings()
         priority = settings.priority if options.priority is None else options.priority
@@ -64,8 +62,9 @@ class Queue:
 
     # -- take
 
-    def take(self, count: int = 1, wait: float = 0.0, duration: Optional[float] = None) -> list[Message]:
-        """Lease up to `count` messages, in order. Nothing only when nothing is ready, and has not been for `wait` seconds.
+    def take(self, count: int = 1, wait: float = 0.0, duration: float | None = None) -> list[Message]:
+        """Lease up to `count` messages, in order. Nothing only when nothing is ready, and has not been for `wait`
+        seconds.
 
         The lease lasts `duration` seconds, or as long as the first message's own timeout or the queue's says. Raises
         `QueuePaused`, `StorageError`.
@@ -86,7 +85,7 @@ class Queue:
             self.fs.sleep(min(pause, left))
             pause = min(pause * 1.5, _POLL_LONGEST)
 
-    def _take_now(self, count: int, duration: Optional[float], settings: Settings) -> list[Message]:
+    def _take_now(self, count: int, duration: float | None, settings: Settings) -> list[Message]:
         self.sweeper.maybe(settings)
         milliseconds = max(1, int((settings.timeout if duration is None else duration) * 1000))
         leases = self.taker.take(count, milliseconds)
@@ -103,7 +102,8 @@ class Queue:
     def _looks_empty(self, settings: Settings) -> bool:
         """Whether nothing is ready and nothing is about to be put back. False: take again.
 
-        An entry that is being divided is in neither place for one moment and in `leased` for the next. One listing of each
+        An entry that is being divided is in neither place for one moment and in `leased` for the next. One listing of
+        each
         cannot tell, so `leased` must have been without one, and unchanged, while `ready` was found empty.
         """
         wait = _FIRST_WAIT
@@ -154,7 +154,10 @@ class Queue:
             indexes = {index for index, why in bad.items() if why == reason}
             now = self.fs.time()
             self.journal.write(
-                [self._record("damaged", lease, run, now, held, reason=reason) for run in runs_of(lease.entry, indexes)],
+                [
+                    self._record("damaged", lease, run, now, held, reason=reason)
+                    for run in runs_of(lease.entry, indexes)
+                ],
                 self._settings().durable,
             )
 
@@ -166,11 +169,12 @@ class Queue:
     # -- settle
 
     def ack(self, messages: Iterable[Handle], **outcome: Any) -> None:
-        """The messages are done. Raises `LeaseLost` for those that are no longer held; the others are acked all the same."""
+        """The messages are done. Raises `LeaseLost` for those that are no longer held; the others are acked all the
+        same."""
         self._settle_all(messages, "acked", None, outcome)
 
     def nack(
-        self, messages: Iterable[Handle], requeue: Optional[bool] = None, delay: Optional[float] = None, **outcome: Any
+        self, messages: Iterable[Handle], requeue: bool | None = None, delay: float | None = None, **outcome: Any
     ) -> None:
         """The messages failed: requeued, or made dead letters, as they and the queue say; `requeue` forces either."""
         self._settle_all(
@@ -187,7 +191,7 @@ class Queue:
         """Let go of messages for good, recorded as `state`; False when they were lost."""
         return self._settle_held(held, indexes, state, None, [], {})
 
-    def extend(self, messages: Iterable[Handle], duration: Optional[float] = None) -> None:
+    def extend(self, messages: Iterable[Handle], duration: float | None = None) -> None:
         """Hold on to the messages (and to what was taken with them) for `duration` seconds from now, by default as long
         as they were taken for. Raises `LeaseLost`."""
         lost = []
@@ -224,7 +228,7 @@ class Queue:
         self,
         messages: Iterable[Handle],
         state: str,
-        fate_of: Optional[Callable[[Rules, Lease], Fate]],
+        fate_of: Callable[[Rules, Lease], Fate] | None,
         outcome: dict[str, Any],
     ) -> None:
         lost: list[Handle] = []
@@ -244,7 +248,7 @@ class Queue:
         held: Held,
         indexes: set[int],
         state: str,
-        fate_of: Optional[Callable[[Rules, Lease], Fate]],
+        fate_of: Callable[[Rules, Lease], Fate] | None,
         handles: list[Handle],
         outcome: dict[str, Any],
     ) -> bool:
@@ -282,7 +286,7 @@ class Queue:
         )
         return self._settle(held, indexes, lambda run, part: fates[run.entry].path(self.paths, part, now))
 
-    def _settle(self, held: Held, indexes: set[int], target: Optional[Callable[[Lease, Entry], str]]) -> bool:
+    def _settle(self, held: Held, indexes: set[int], target: Callable[[Lease, Entry], str] | None) -> bool:
         """Let go of messages: to the path that `target` names for each range of them, or for good."""
         kept_all = True
         with held.lock:
@@ -359,7 +363,7 @@ class Queue:
                 groups[id(gone)] = (gone, {lease.entry.first}, [handle])
         return list(groups.values())
 
-    def find_held(self, receipt: str, known: Iterable[Held] = ()) -> Optional[tuple[Held, int]]:
+    def find_held(self, receipt: str, known: Iterable[Held] = ()) -> tuple[Held, int] | None:
         """The lease that a receipt stands for now, however often it was extended or divided since."""
         wanted = parse_receipt(receipt, self.name)
         index = wanted.entry.first
@@ -402,4 +406,3 @@ def _is_same(lease: Lease, wanted: Lease) -> bool:
 
 def _receipt_of(handle: Handle) -> str:
     return handle if isinstance(handle, str) else (handle.receipt or handle.id)
-

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from ddmq_hpc.errors import SettingsError, UsageError
 from ddmq_hpc.names import MAX_PRIORITY
@@ -75,10 +75,10 @@ class Settings:
     timeout: float = _setting(600.0, lease_duration, "how long a message may be held before it is requeued")
     requeue: bool = _setting(True, boolean, "requeue messages that fail or time out; false: to the dead letters")
     requeue_limit: int = _setting(10, limit_number, "requeues after which a message becomes a dead letter")
-    requeue_prio: Optional[int] = _setting(
+    requeue_prio: int | None = _setting(
         None, optional(priority_number), "priority of a requeued message; null: it keeps its own, and its place"
     )
-    loss_limit: Optional[int] = _setting(
+    loss_limit: int | None = _setting(
         None, optional(limit_number), "requeues after lost leases, counted apart; null: they count like failures"
     )
     retry_delay: float = _setting(0.0, duration, "wait before a failed message is ready again, doubled each time")
@@ -101,7 +101,8 @@ _IGNORED = {"cleaned"}
 
 
 def apply(settings: Settings, values: Mapping[Any, Any], path: str) -> Settings:
-    """`settings` with `values` of the file `path` over them; raises `SettingsError` for unknown keys and wrong types."""
+    """`settings` with `values` of the file `path` over them; raises `SettingsError` for unknown keys and wrong
+    types."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         key = _ALIASES.get(key, key)
@@ -119,7 +120,9 @@ def apply(settings: Settings, values: Mapping[Any, Any], path: str) -> Settings:
 
 def _check_layout(value: Any, path: str) -> None:
     if value != LAYOUT:
-        raise SettingsError(path, f"layout {value!r:.20} is not one that this version reads ({LAYOUT}); update ddmq-hpc")
+        raise SettingsError(
+            path, f"layout {value!r:.20} is not one that this version reads ({LAYOUT}); update ddmq-hpc"
+        )
 
 
 def _nearest(key: str) -> str:
@@ -166,7 +169,7 @@ def _bounded_loader() -> Any:
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "": None}
 
 
-def _parse_plain(text: str) -> Optional[dict[str, Any]]:
+def _parse_plain(text: str) -> dict[str, Any] | None:
     """Lines of `name: true|false|null|digits|word`, comments and blank lines; None when there is anything else."""
     found: dict[str, Any] = {}
     for line in text.splitlines():
@@ -180,9 +183,7 @@ def _parse_plain(text: str) -> Optional[dict[str, Any]]:
             found[key] = _WORDS[value]
         elif value.isascii() and value.isdigit() and (value[0] != "0" or value == "0"):
             found[key] = int(value)
-        elif value in EXPIRY:
-            found[key] = value
-        elif len(value) > 1 and value.isascii() and value[:-1].isdigit() and value[-1] in "smhdw":
+        elif value in EXPIRY or (len(value) > 1 and value.isascii() and value[:-1].isdigit() and value[-1] in "smhdw"):
             found[key] = value
         else:
             return None
@@ -191,7 +192,9 @@ def _parse_plain(text: str) -> Optional[dict[str, Any]]:
 
 def example() -> str:
     """A settings file with every setting, its meaning and its default, all commented out."""
-    lines = ["# Settings of ddmq-hpc. A queue's ddmq.yaml overrides the root's; a message's own properties override both."]
+    lines = [
+        "# Settings of ddmq-hpc. A queue's ddmq.yaml overrides the root's; a message's own properties override both."
+    ]
     for setting in FIELDS.values():
         lines += ["", f"# {setting.metadata['help']}", f"# {setting.name}: {_plain(setting.default)}"]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,9 @@
 """Dividing leased entries: what a taker keeps of an entry, and what becomes of the messages of a lease.
 
-One primitive, `carve`, does both. It turns a leased entry into pieces: some stay leased, some go elsewhere. Its calls are
-ordered so that a crash between any two leaves either the whole entry, or the whole entry with links inside it (a sweeper
+One primitive, `carve`, does both. It turns a leased entry into pieces: some stay leased, some go elsewhere. Its calls
+are
+ordered so that a crash between any two leaves either the whole entry, or the whole entry with links inside it (a
+sweeper
 takes the whole one over and drops those), or only pieces. Links are made to names that nobody but this client takes
 away, since a retransmitted LINK would make such a name again; whatever leaves `leased` does so by rename.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt
@@ -130,17 +132,17 @@ class Held:
         self.taken = taken
         self.lock = Lock()
 
-    def run_of(self, index: int) -> Optional[Lease]:
+    def run_of(self, index: int) -> Lease | None:
         for lease in self.runs:
             if lease.entry.first <= index < lease.entry.stop:
                 return lease
         return None
 
-    def receipt(self, index: int) -> Optional[str]:
+    def receipt(self, index: int) -> str | None:
         lease = self.run_of(index)
         return make_receipt(self.queue.name, lease.part(index, index + 1)) if lease else None
 
-    def deadline(self, index: int) -> Optional[float]:
+    def deadline(self, index: int) -> float | None:
         lease = self.run_of(index)
         return lease.deadline / 1000 if lease else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import IO, Any, Optional
+from typing import IO, Any
 
 from ddmq_hpc.errors import BadMessage, UsageError
 from ddmq_hpc.messages import parse_record
@@ -22,7 +22,7 @@ def _open(path: str) -> IO[str]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
-def count_of(path: str) -> Optional[int]:
+def count_of(path: str) -> int | None:
     """Lines of a regular file, for estimates; None for pipes."""
     if path == "-" or not os.path.isfile(path):
         return None
@@ -53,7 +53,7 @@ def jsonl(path: str) -> Iterator[Record]:
                 raise BadMessage(f"{path}, line {number}: {error}") from None
 
 
-def csv_rows(path: str, template: Optional[str]) -> Iterator[Record]:
+def csv_rows(path: str, template: str | None) -> Iterator[Record]:
     """A message for each row: `template` with its {column}s filled in, or the row as a JSON object."""
     import csv
 

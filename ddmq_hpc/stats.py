@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from ddmq_hpc.names import (
     Entry,
@@ -21,7 +21,8 @@ from ddmq_hpc.queue import Queue
 
 @dataclass(frozen=True)
 class Stats:
-    """Numbers of messages by state. `oldest` is the age in seconds of the oldest ready message, None when there is none;
+    """Numbers of messages by state. `oldest` is the age in seconds of the oldest ready message, None when there is
+    none;
     `workers` counts the processes and hosts that hold leases; `foreign` names files that are none of this product's."""
 
     queue: str
@@ -30,7 +31,7 @@ class Stats:
     delayed: int
     dead: int
     damaged: int
-    oldest: Optional[float]
+    oldest: float | None
     workers: int
     paused: bool
     priorities: dict[int, int] = field(default_factory=dict)

@@ -1,13 +1,14 @@
 """Housekeeping by the clients: leases that ran out are requeued, what was delayed becomes ready, leftovers go.
 
 The containment rule: a leased entry that another one of the same pack and attempt contains is the half-done division of
-a client that died. The containing one is taken over first, then the contained ones are dropped, then it is requeued. Every
+a client that died. The containing one is taken over first, then the contained ones are dropped, then it is requeued.
+Every
 other order loses or doubles messages, as `tests/model` shows.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from ddmq_hpc.expiry import Expiry, NodeFiles
 from ddmq_hpc.fate import Rules
@@ -45,8 +46,8 @@ class Sweeper:
         self._identity = identity
         self._reader = reader
         self._journal = journal
-        self._node: Optional[NodeFiles] = None
-        self._expiry: Optional[Expiry] = None
+        self._node: NodeFiles | None = None
+        self._expiry: Expiry | None = None
         self._swept = -1e9
         self._looked = -1e9
 
@@ -160,7 +161,8 @@ class Sweeper:
         return moved
 
     def remove_leftovers(self) -> int:
-        """Remove what clients that died left in tmp more than an hour ago; how many files. A published key's pack that was
+        """Remove what clients that died left in tmp more than an hour ago; how many files. A published key's pack
+        that was
         not yet placed is none: the caller of `clean` places it."""
         fs, paths = self._fs, self._paths
         now = fs.now(paths.tmp)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import Optional
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.head import Candidate, Head
@@ -49,7 +48,7 @@ class Taker:
             count -= lease.entry.stop - lease.entry.first
         return leases
 
-    def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Optional[Lease]:
+    def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Lease | None:
         fs, entry = self._fs, candidate.entry
         now_ms = int(fs.now(self._paths.tmp) * 1000)
         lease = Lease(candidate.priority, entry, now_ms + duration_ms, duration_ms, self._identity.owner())
@@ -60,7 +59,7 @@ class Taker:
             return None
         return self._divide(whole, lease.part(entry.first, entry.first + count))
 
-    def _divide(self, whole: Lease, mine: Lease) -> Optional[Lease]:
+    def _divide(self, whole: Lease, mine: Lease) -> Lease | None:
         rest = self._pieces(whole.entry.part(mine.entry.stop, whole.entry.stop))
         priority = whole.priority
         back = [Parting(piece, self._paths.in_ready(priority, piece)) for piece in rest]

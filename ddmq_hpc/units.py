@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Union
 
 from ddmq_hpc.errors import UsageError
 
@@ -14,7 +13,7 @@ _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", re.ASCII)
 LONGEST = 10 * 365 * 86400
 
 
-def seconds(text: Union[str, float]) -> float:
+def seconds(text: str | float) -> float:
     """Seconds of `90`, `90s`, `10m`, `1h30m`, `HH:MM:SS`, `MM:SS`, `D-HH:MM:SS` or `D-HH:MM` (Slurm's forms).
 
     A bare number is seconds. Raises `UsageError` for anything else, also for negative or endless durations.

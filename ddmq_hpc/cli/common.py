@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import click
 
@@ -18,10 +18,10 @@ SCHEMA_VERSION = 1
 _PLACES = {"ROOT": "DDMQ_HPC_ROOT", "QUEUE": "DDMQ_HPC_QUEUE"}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "duration"
 
-    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             return seconds(value)
         except UsageError as error:
@@ -32,7 +32,8 @@ DURATION = Duration()
 
 
 def places(given: tuple[str, ...], *names: str) -> list[str]:
-    """The arguments `names` from those given: ROOT, then QUEUE, are taken from the environment when there are too few."""
+    """The arguments `names` from those given: ROOT, then QUEUE, are taken from the environment when there are too
+    few."""
     found = list(given)
     missing = len(names) - len(given)
     if missing < 0:

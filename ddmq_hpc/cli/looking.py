@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Optional
+from typing import Any
 
 import click
 
@@ -131,7 +131,7 @@ def peek_command(given: tuple[str, ...], number: int, shape: str) -> None:
 @click.option("-n", "--limit", type=int, help="At most so many.")
 @formats("table", "json", "plain", "yaml", default="table")
 @arguments("[ROOT] [QUEUE]")
-def list_command(given: tuple[str, ...], state: Optional[str], limit: Optional[int], shape: str) -> None:
+def list_command(given: tuple[str, ...], state: str | None, limit: int | None, shape: str) -> None:
     """Messages and their states, in the order in which they will be taken."""
     from ddmq_hpc import admin
 
@@ -142,7 +142,8 @@ def list_command(given: tuple[str, ...], state: Optional[str], limit: Optional[i
         _print(found, shape)
         return
     for row in found:
-        out(f"{row['id']}  {row['state']:<8} {row['priority']:>5} {row['attempt']:>3}  {printable(row['message'])[:200]}")
+        body = printable(row["message"])[:200]
+        out(f"{row['id']}  {row['state']:<8} {row['priority']:>5} {row['attempt']:>3}  {body}")
 
 
 @click.command("show")

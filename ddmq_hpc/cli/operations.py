@@ -22,7 +22,8 @@ def json_command(ctx: click.Context, request: str) -> None:
       ddmq-hpc json '{"cmd": "publish", "root": "ROOT", "queue": "q", "message": "hello"}'
       ddmq-hpc json '{"cmd": "consume", "root": "ROOT", "queue": "q", "n": 1}'
 
-    The commands: ack, clean, consume, create, delete, extend, list, nack, peek, publish, publish_many, purge, release, show,
+    The commands: ack, clean, consume, create, delete, extend, list, nack, peek, publish, publish_many, purge,
+    release, show,
     status, view. An answer is {"ok": true, "result": ...} or {"ok": false, "error": {"type", "message", "exit_code"}}.
     Leases of a stream come back when its process dies.
     """

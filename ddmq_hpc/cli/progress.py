@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Optional
+from typing import Any
 
 from ddmq_hpc.units import human
 
@@ -14,7 +14,7 @@ _SHOW_AFTER, _EVERY = 1.0, 0.2
 class Progress:
     """Tell it numbers with `update`; it prints to stderr, and nothing where that is no terminal."""
 
-    def __init__(self, what: str, total: Optional[int], quiet: bool) -> None:
+    def __init__(self, what: str, total: int | None, quiet: bool) -> None:
         self._what = what
         self._total = total
         self._quiet = quiet or not sys.stderr.isatty()
@@ -51,7 +51,7 @@ class Progress:
             sys.stderr.write("\n")
 
 
-def _rich_bar(what: str, total: Optional[int]) -> Any:
+def _rich_bar(what: str, total: int | None) -> Any:
     try:
         from rich import progress
         from rich.console import Console

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import click
 
@@ -35,15 +35,15 @@ from ddmq_hpc.messages import parse_json
 def publish_command(
     given: tuple[str, ...],
     force: bool,
-    key: Optional[str],
+    key: str | None,
     if_exists: str,
     headers: tuple[str, ...],
     as_json: bool,
-    each_line: Optional[str],
-    from_jsonl: Optional[str],
-    from_csv: Optional[str],
-    template: Optional[str],
-    pattern: Optional[str],
+    each_line: str | None,
+    from_jsonl: str | None,
+    from_csv: str | None,
+    template: str | None,
+    pattern: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -81,7 +81,7 @@ def _publish_source(
     force: bool,
     value: str,
     kind: str,
-    template: Optional[str],
+    template: str | None,
     quiet: bool,
     options: dict[str, Any],
 ) -> None:
@@ -116,4 +116,3 @@ def _headers(pairs: tuple[str, ...]) -> dict[str, str]:
             raise UsageError(f"bad header {pair[:60]!r}: write it as NAME=VALUE")
         found[name] = value
     return found
-

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import click
 
 from ddmq_hpc.cli.common import DURATION, arguments, formats, legacy_flags, one_shot, out, out_json, places
@@ -18,7 +16,7 @@ from ddmq_hpc.messages import Message, body_text
 @formats("json", "plain", "yaml", "shell", "body", default="json")
 @legacy_flags
 @arguments("[ROOT] [QUEUE]")
-def pull_command(given: tuple[str, ...], number: int, wait: float, lease: Optional[float], shape: str) -> None:
+def pull_command(given: tuple[str, ...], number: int, wait: float, lease: float | None, shape: str) -> None:
     """Lease messages: the verb for job scripts. Exits 3 when there is nothing.
 
     \b
@@ -27,7 +25,8 @@ def pull_command(given: tuple[str, ...], number: int, wait: float, lease: Option
           if bash -c "$DDMQ_HPC_MESSAGE"; then ddmq-hpc ack; else ddmq-hpc nack; fi
       done
 
-    The shell format exports DDMQ_HPC_ROOT, _QUEUE, _MESSAGE, _ID, _RECEIPT and _ATTEMPT. A message that is not text, or has a
+    The shell format exports DDMQ_HPC_ROOT, _QUEUE, _MESSAGE, _ID, _RECEIPT and _ATTEMPT. A message that is not text,
+    or has a
     NUL in it, is given as JSON by the shell and body formats.
     """
     root, queue = places(given, "ROOT", "QUEUE")

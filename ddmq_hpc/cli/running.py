@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import click
 
 from ddmq_hpc.cli.common import DURATION, places, staying
@@ -18,7 +16,7 @@ from ddmq_hpc.errors import UsageError
 @click.argument("given", nargs=-1, metavar="[ROOT] [QUEUE] -- CMD [ARG]...", type=click.UNPROCESSED)
 @click.pass_context
 def exec_command(
-    ctx: click.Context, given: tuple[str, ...], wait: float, lease: Optional[float], feed_stdin: bool, debug: bool
+    ctx: click.Context, given: tuple[str, ...], wait: float, lease: float | None, feed_stdin: bool, debug: bool
 ) -> None:
     """Take one message and run CMD with it: {} in CMD is the message, $DDMQ_HPC_MESSAGE holds it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import click
 
@@ -61,7 +61,7 @@ def ack_command(given: tuple[str, ...], requeue: bool) -> None:
 @click.option("--delay", type=DURATION, help="Not ready again before this long from now.")
 @legacy_flags
 @arguments(_RECEIPTS)
-def nack_command(given: tuple[str, ...], requeue: Optional[bool], delay: Optional[float]) -> None:
+def nack_command(given: tuple[str, ...], requeue: bool | None, delay: float | None) -> None:
     """The message failed: requeued, or made a dead letter, as message and queue say."""
     _settle(given, "nacked", lambda broker, queue, receipt: broker.nack(receipt, queue, requeue, delay))
 
@@ -75,7 +75,7 @@ def release_command(given: tuple[str, ...], delay: float) -> None:
     _settle(given, "released", lambda broker, queue, receipt: broker.release(receipt, queue, delay))
 
 
-def _touch(given: tuple[str, ...], lease: Optional[float]) -> None:
+def _touch(given: tuple[str, ...], lease: float | None) -> None:
     """Hold on to the message from now on for as long as it was taken for, or for --lease."""
     _settle(given, "extended", lambda broker, queue, receipt: broker.extend(receipt, lease, queue))
 
