@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import Any, Callable, Union
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
 
 from ddmq_hpc import legacy_names
 from ddmq_hpc import settings as _settings
@@ -27,6 +28,10 @@ from ddmq_hpc.queue import Handle, Queue
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.units import seconds
 
+if TYPE_CHECKING:
+    from ddmq_hpc.stats import Stats
+
+_Answer = TypeVar("_Answer")
 Handles = Union[Handle, Iterable[Handle]]
 #: Seconds for which settings files are believed.
 _SETTINGS_AGE = 30.0
@@ -61,7 +66,6 @@ class Broker:
         except OSError as error:
             raise storage_error(error, f"open {self.root}") from error
         self._queues: dict[str, Queue] = {}
-        self._encoders: dict[int, LineEncoder] = {}
 
     def __enter__(self) -> Broker:
         return self
@@ -320,19 +324,17 @@ class Broker:
         """Do the housekeeping of a queue, or of all, now: {queue: what was done}."""
         from ddmq_hpc.admin import clean
 
-        return {name: self._looking(lambda name=name: clean(self.queue(name))) for name in self._names(queue)}
+        names = self.list_queues() if queue is None else [queue]
+        return {name: self._looking(partial(clean, self.queue(name))) for name in names}
 
-    def stats(self, queue: str) -> Any:
+    def stats(self, queue: str) -> Stats:
         """`Stats` of a queue, from directory listings alone."""
         from ddmq_hpc.stats import stats
 
         return self._looking(lambda: stats(self.queue(queue)))
 
-    def _names(self, queue: str | None) -> list[str]:
-        return self.list_queues() if queue is None else [queue]
-
     @staticmethod
-    def _looking(act: Callable[[], Any]) -> Any:
+    def _looking(act: Callable[[], _Answer]) -> _Answer:
         try:
             return act()
         except OSError as error:

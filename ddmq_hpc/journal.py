@@ -52,7 +52,10 @@ class Journal:
         if self._forks != fork_count():
             self._open()
         extra = f",{json.dumps(more)[1:-1]}" if more else ""
-        return f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}{self._tail}'
+        return (
+            f'{{"state":"{state}","id":"{ident}","attempt":{attempt},'
+            f'"at":{at:.3f},"taken":{taken:.3f}{extra}{self._tail}'
+        )
 
     def _open(self) -> None:
         self.close()
