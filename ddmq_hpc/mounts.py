@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 #: One kernel alone changes these: replies are not lost and the clock is this host's.
 LOCAL = frozenset(
-    "ext2 ext3 ext4 xfs btrfs tmpfs ramfs zfs f2fs jfs reiserfs bcachefs overlay aufs vfat exfat ntfs ntfs3 apfs".split()
+    "ext2 ext3 ext4 xfs btrfs tmpfs ramfs zfs f2fs jfs reiserfs bcachefs overlay aufs vfat exfat ntfs ntfs3".split()
 )
 #: Servers stamp the files here, whatever the client's clock says (measured on NFS).
 SERVER_CLOCK = frozenset({"nfs", "nfs4"})

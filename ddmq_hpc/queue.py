@@ -69,7 +69,7 @@ class Queue:
         The lease lasts `duration` seconds, or as long as the first message's own timeout or the queue's says. Raises
         `QueuePaused`, `StorageError`.
         """
-        end = self.fs.monotonic() + wait
+        end = self.fs.monotonic() + wait if wait else 0.0
         pause = _POLL_FIRST
         while True:
             settings = self._settings()
@@ -79,8 +79,10 @@ class Queue:
                 found = self._take_now(count, duration, settings)
             except OSError as error:
                 raise storage_error(error, f"take from queue {self.name!r}") from error
+            if found or not wait:
+                return found
             left = end - self.fs.monotonic()
-            if found or left <= 0:
+            if left <= 0:
                 return found
             self.fs.sleep(min(pause, left))
             pause = min(pause * 1.5, _POLL_LONGEST)
@@ -91,10 +93,11 @@ class Queue:
         leases = self.taker.take(count, milliseconds)
         if not leases and not self._looks_empty(settings):
             leases = self.taker.take(count, milliseconds)
-        messages: list[Message] = []
         own_timeout = duration is None
-        for lease in leases:
-            messages += self._open(lease, settings, own_timeout)
+        if len(leases) == 1:
+            messages = self._open(leases[0], settings, own_timeout)
+        else:
+            messages = [message for lease in leases for message in self._open(lease, settings, own_timeout)]
         if leases and not messages:
             return self._take_now(count, duration, settings)  # all of it was damaged: it is out of the way now
         return messages
@@ -255,6 +258,8 @@ class Queue:
         """Settle some messages of one lease: look, write the outcome down, let go. False when any was lost."""
         now = self.fs.now(self.paths.tmp)
         settings = self._settings()
+        if fate_of is None and _is_all(held, indexes) and now * 1000 <= held.runs[0].deadline:
+            return self._settle_whole(held, state, now, settings, outcome)
         with held.lock:
             runs = [lease for lease in held.runs if any(lease.entry.first <= i < lease.entry.stop for i in indexes)]
             for lease in runs:
@@ -285,6 +290,15 @@ class Queue:
             settings.durable,
         )
         return self._settle(held, indexes, lambda run, part: fates[run.entry].path(self.paths, part, now))
+
+    def _settle_whole(self, held: Held, state: str, now: float, settings: Settings, outcome: dict[str, Any]) -> bool:
+        """The usual case in few calls: everything of a lease is done, and the lease has not run out."""
+        with held.lock:
+            lease = held.runs[0]
+            self.journal.write([self._record(state, lease, lease.entry, now, held, **outcome)], settings.durable)
+            done = self._divide(lease, [], [])
+            held.runs.clear()
+        return done
 
     def _settle(self, held: Held, indexes: set[int], target: Callable[[Lease, Entry], str] | None) -> bool:
         """Let go of messages: to the path that `target` names for each range of them, or for good."""
@@ -398,6 +412,14 @@ class Queue:
 
     def close(self) -> None:
         self.journal.close()
+
+
+def _is_all(held: Held, indexes: set[int]) -> bool:
+    """Whether `indexes` are all that is held, in one run."""
+    if len(held.runs) != 1:
+        return False
+    entry = held.runs[0].entry
+    return entry.stop - entry.first == len(indexes) and all(entry.first <= index < entry.stop for index in indexes)
 
 
 def _is_same(lease: Lease, wanted: Lease) -> bool:
