@@ -14,7 +14,6 @@ from ddmq_hpc.names import (
     Entry,
     QueuePaths,
     bucket_end_ns,
-    bucket_of,
     bucket_start,
     is_bucket,
     is_priority,
@@ -44,7 +43,8 @@ class Head:
         self._fs = fs
         self._paths = paths
         self._max_age = MAX_AGE_NETWORK if fs.network else MAX_AGE_LOCAL
-        self._names: list[tuple[str, str]] = []  # (entry name, bucket), last first
+        self._front: list[Candidate] = []  # rests of what this client took, first last
+        self._names: list[tuple[str, str]] = []  # (entry name, bucket), first last
         self._priority = -1
         self._read_at = -1e9
         self._empty: dict[str, float] = {}  # bucket path -> when it was found empty
@@ -56,6 +56,8 @@ class Head:
         """The first candidate, or one near it after lost races; None when ready looks empty."""
         if self._fs.monotonic() - self._read_at > self._max_age or self._losses >= LOSSES_A_LISTING:
             self._read(thorough=False)
+        if self._front:
+            return self._front.pop()
         while True:
             while self._names:
                 name, bucket = self._choose()
@@ -87,14 +89,14 @@ class Head:
         self.window = min(self.window * 2, MAX_WINDOW)
         self._losses += 1
 
-    def put_back(self, priority: int, entry: Entry) -> None:
+    def put_back(self, rest: Candidate) -> None:
         """The caller put this rest of a candidate back in its place."""
-        if priority == self._priority:
-            self._names.append((entry.name, bucket_of(entry.pack)))
+        if rest.priority == self._priority:
+            self._front.append(rest)
 
     def published(self, priority: int) -> None:
         """The caller published behind the candidates, unless there are none or the priority is a better one."""
-        if priority < self._priority or not self._names:
+        if priority < self._priority or not (self._names or self._front):
             self.forget()
 
     def forget(self) -> None:
@@ -104,6 +106,7 @@ class Head:
     def _read(self, thorough: bool) -> bool:
         fs, ready = self._fs, self._paths.ready
         self._losses = 0
+        self._front.clear()
         if thorough:
             self._empty.clear()
             self._foreign.clear()

@@ -113,7 +113,8 @@ class Lease(NamedTuple):
         )
 
     def part(self, first: int, stop: int) -> Lease:
-        return self._replace(entry=self.entry.part(first, stop))
+        priority, entry, deadline, duration, owner, split = self
+        return Lease(priority, entry.part(first, stop), deadline, duration, owner, split)
 
 
 class Delayed(NamedTuple):

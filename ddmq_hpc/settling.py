@@ -35,7 +35,7 @@ class Parting(NamedTuple):
 def split_lease(lease: Lease, now_ms: int) -> Lease:
     """The name of `lease` while it is being divided."""
     span = min(SPLIT_MS, max(lease.duration, _SPLIT_MIN_MS))
-    return lease._replace(deadline=now_ms + span, duration=span, split=True)
+    return Lease(lease.priority, lease.entry, now_ms + span, span, lease.owner, True)
 
 
 def carve(fs: Filesystem, paths: QueuePaths, whole: Lease, keep: list[Lease], go: list[Parting]) -> bool:

@@ -57,17 +57,15 @@ class Taker:
         whole = split_lease(lease, now_ms)
         if not fs.claim(candidate.path, self._paths.in_leased(whole)):
             return None
-        return self._divide(whole, lease.part(entry.first, entry.first + count))
-
-    def _divide(self, whole: Lease, mine: Lease) -> Lease | None:
-        rest = self._pieces(whole.entry.part(mine.entry.stop, whole.entry.stop))
-        priority = whole.priority
-        back = [Parting(piece, self._paths.in_ready(priority, piece)) for piece in rest]
-        if not carve(self._fs, self._paths, whole, [mine], back):
+        mine = lease.part(entry.first, entry.first + count)
+        bucket = candidate.path.rpartition("/")[0]
+        rest = self._pieces(entry.part(mine.entry.stop, entry.stop))
+        back = [Parting(piece, f"{bucket}/{piece.name}") for piece in rest]
+        if not carve(fs, self._paths, whole, [mine], back):
             return None
         with self._lock:
-            for piece in reversed(rest):
-                self.head.put_back(priority, piece)
+            for piece, path in reversed(back):
+                self.head.put_back(Candidate(candidate.priority, path, piece))
         return mine
 
     def _pieces(self, rest: Entry) -> list[Entry]:
