@@ -26,7 +26,8 @@ def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_decode, _scan = _decoder.decode, _decoder.raw_decode
 
 
 def _headers(value: Any) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class Options:
     def checked(cls, **values: Any) -> Options:
         """Options of checked values; raises `BadMessage`, which names the wrong one. A legacy `requeue=5` is a
         priority."""
-        if not any(value is not None for value in values.values()):
+        if list(values.values()).count(None) == len(values):
             return NO_OPTIONS
         found = {}
         for option in fields(cls):
@@ -232,9 +233,8 @@ class LineEncoder:
 
     def __init__(self, options: Options, limit: int) -> None:
         self._limit = limit
-        explicit = options.explicit()
-        if not explicit:
-            self._tail = "}\n"
+        self._tail = "}\n"
+        if options is NO_OPTIONS or not (explicit := options.explicit()):
             return
         try:
             _check_depth(explicit)
@@ -252,7 +252,10 @@ class LineEncoder:
 def decode_line(line: bytes) -> tuple[Any, Options]:
     """Body and options of a line of a pack; raises `BadMessage` for torn, corrupt or foreign ones."""
     try:
-        found = _decode(line.decode())
+        text = line.decode()
+        found, end = _scan(text)
+        if end != len(text):
+            raise ValueError("something follows")
     except (ValueError, RecursionError) as error:
         raise BadMessage(f"not JSON: {error}") from None
     if type(found) is not dict or "message" not in found:
