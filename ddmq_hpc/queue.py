@@ -18,7 +18,7 @@ from ddmq_hpc.publishing import Publisher
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.settling import Held, Parting, carve, kept_runs, runs_of, split_lease
 from ddmq_hpc.sweeping import Sweeper, Swept
-from ddmq_hpc.taking import Taker
+from ddmq_hpc.taking import Taken, Taker
 
 #: What settles a message: the message itself, or its receipt.
 Handle = Union[Message, str]
@@ -128,10 +128,10 @@ class Queue:
             wait = min(wait * 2, _LONGEST_WAIT)
         return True
 
-    def _open(self, lease: Lease, settings: Settings, own_timeout: bool) -> list[Message]:
+    def _open(self, taken: Taken, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""
-        path = self.paths.in_leased(lease)
-        held = Held(self, lease, self.fs.time())
+        lease, path = taken
+        held = Held(self, lease, self.fs.time(), path)
         try:
             good, bad = self.reader.read(path, lease.entry)
         except OSError as error:
@@ -225,6 +225,7 @@ class Queue:
             raise storage_error(error, "extend a lease") from error
         at = held.runs.index(lease)
         held.runs[at : at + 1] = [longer] if kept else []
+        held.path = None
         return kept
 
     def _settle_all(
@@ -296,7 +297,8 @@ class Queue:
         with held.lock:
             lease = held.runs[0]
             self.journal.write([self._record(state, lease, lease.entry, now, held, **outcome)], settings.durable)
-            done = self._divide(lease, [], [])
+            path = held.path or self.paths.in_leased(lease)
+            done = self.fs.drop(path) or self._reply_was_lost(lease, path)
             held.runs.clear()
         return done
 
@@ -304,6 +306,7 @@ class Queue:
         """Let go of messages: to the path that `target` names for each range of them, or for good."""
         kept_all = True
         with held.lock:
+            held.path = None
             for lease in list(held.runs):
                 mine = [index for index in indexes if lease.entry.first <= index < lease.entry.stop]
                 if not mine:
@@ -325,13 +328,13 @@ class Queue:
                 return False
         if carve(self.fs, self.paths, whole, kept, go):
             return True
-        # Gone although nobody may reclaim it yet: on a network file system that was this very call, its reply lost.
-        return (
-            self.fs.network
-            and not kept
-            and self.fs.now(self.paths.tmp) * 1000 < whole.deadline
-            and not self.fs.is_there(self.paths.in_leased(whole))
-        )
+        return not kept and self._reply_was_lost(whole, self.paths.in_leased(whole))
+
+    def _reply_was_lost(self, lease: Lease, path: str) -> bool:
+        """Whether a lease is gone although nobody may reclaim it yet: on a network file system that was this client's
+        own
+        call, its reply lost."""
+        return self.fs.network and self.fs.now(self.paths.tmp) * 1000 < lease.deadline and not self.fs.is_there(path)
 
     def _record(self, state: str, lease: Lease, run: Entry, now: float, held: Held, **more: Any) -> str:
         single = run.stop - run.first == 1

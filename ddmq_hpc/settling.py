@@ -124,11 +124,12 @@ class Settler(Protocol):
 class Held:
     """The runs of one pack that a take brought and that are not settled yet; shared by its messages."""
 
-    __slots__ = ("lock", "queue", "runs", "taken")
+    __slots__ = ("lock", "path", "queue", "runs", "taken")
 
-    def __init__(self, queue: Settler, lease: Lease, taken: float) -> None:
+    def __init__(self, queue: Settler, lease: Lease, taken: float, path: str | None = None) -> None:
         self.queue = queue
         self.runs = [lease]
+        self.path = path  # of the only run, as long as it is as it was taken
         self.taken = taken
         self.lock = Lock()
 

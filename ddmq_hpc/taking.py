@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import NamedTuple
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.head import Candidate, Head
@@ -15,6 +16,13 @@ SHATTER = 8
 _CONTENDED = 4
 
 
+class Taken(NamedTuple):
+    """A fresh lease and its path."""
+
+    lease: Lease
+    path: str
+
+
 class Taker:
     """Takes from one queue. Threads may share it: they share its view of the head, not its renames."""
 
@@ -25,35 +33,36 @@ class Taker:
         self._lock = Lock()
         self.head = Head(fs, paths)
 
-    def take(self, count: int, duration_ms: int) -> list[Lease]:
+    def take(self, count: int, duration_ms: int) -> list[Taken]:
         """Leases of up to `count` messages in all, in order; fewer when ready looks empty. Raises OSError only when it
         has none: what was taken before a failure is returned."""
-        leases: list[Lease] = []
+        leases: list[Taken] = []
         while count > 0:
             try:
                 with self._lock:
                     candidate = self.head.next()
                 if candidate is None:
                     break
-                lease = self._take(candidate, count, duration_ms)
+                taken = self._take(candidate, count, duration_ms)
             except OSError:
                 if leases:
                     break
                 raise
-            if lease is None:
+            if taken is None:
                 self.head.lost()
                 continue
             self.head.won()
-            leases.append(lease)
-            count -= lease.entry.stop - lease.entry.first
+            leases.append(taken)
+            count -= taken.lease.entry.stop - taken.lease.entry.first
         return leases
 
-    def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Lease | None:
+    def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Taken | None:
         fs, entry = self._fs, candidate.entry
         now_ms = int(fs.now(self._paths.tmp) * 1000)
         lease = Lease(candidate.priority, entry, now_ms + duration_ms, duration_ms, self._identity.owner())
         if entry.stop - entry.first <= count:
-            return lease if fs.claim(candidate.path, self._paths.in_leased(lease)) else None
+            path = self._paths.in_leased(lease)
+            return Taken(lease, path) if fs.claim(candidate.path, path) else None
         whole = split_lease(lease, now_ms)
         if not fs.claim(candidate.path, self._paths.in_leased(whole)):
             return None
@@ -66,7 +75,7 @@ class Taker:
         with self._lock:
             for piece, path in reversed(back):
                 self.head.put_back(Candidate(candidate.priority, path, piece))
-        return mine
+        return Taken(mine, self._paths.in_leased(mine))
 
     def _pieces(self, rest: Entry) -> list[Entry]:
         """The rest of a pack: one piece, or several when others wait for it."""
