@@ -99,7 +99,7 @@ def run(source: Path, home: Path, count: int, tasks: int) -> int:
 
     files = (path for path in sorted(source.rglob("*.py")) if "site-packages" not in path.parts)
     bodies = ({"source": str(source), "name": str(path.relative_to(source))} for path in islice(files, tasks))
-    total = len(broker.publish_many(QUEUE, bodies))
+    total = broker.publish_many(QUEUE, bodies)
     print(f"{total} tasks published to the queue {QUEUE!r} in {root}; {count} workers take them")
 
     begin = time.monotonic()
