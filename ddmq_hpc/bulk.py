@@ -82,7 +82,7 @@ class _Writer:
         """What is left, and the directories to the disk."""
         self._flush()
         for directory in self._directories:
-            self._queue.fs.sync_directory(directory)
+            self._queue.publisher.sync(directory)
         self._directories.clear()
 
     def _flush(self) -> None:

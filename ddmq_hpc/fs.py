@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from ddmq_hpc import mounts
 
 GONE = frozenset({errno.ENOENT, errno.ESTALE})
+#: What answers like this is no pack but a directory, a link or a device that somebody planted.
+NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV})
 #: The call may have been executed or not (soft mounts).
 UNKNOWN = frozenset({errno.EIO, errno.ETIMEDOUT})
 _READ_ONCE = 1 << 16

@@ -32,18 +32,24 @@ class Journal:
         self._forks = -1
         self._tail = ""
         self._unsynced: Any = None
+        self._torn = False
 
     def write(self, lines: list[str], durable: bool) -> None:
         """Append records made by `record`. Raises `StorageError` when they cannot be kept."""
         if self._forks != fork_count():
             self._open()
+        data = "".join(lines).encode()
+        if self._torn:
+            data = b"\n" + data  # a full disk took half a record: it must not take this one with it
+        self._torn = True
         try:
-            self._fs.append(self._handle, "".join(lines).encode())
+            self._fs.append(self._handle, data)
         except OSError as error:
             if error.errno not in GONE:
                 raise storage_error(error, "write the journal") from error
             self._open()
-            self._fs.append(self._handle, "".join(lines).encode())
+            self._fs.append(self._handle, data)
+        self._torn = False
         if durable and self._unsynced is None:
             self._flush_soon()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ddmq_hpc.errors import BadMessage
-from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
 from ddmq_hpc.messages import NO_OPTIONS, Options, decode_line
 from ddmq_hpc.names import Entry
 
@@ -52,6 +52,10 @@ class PackReader:
         gone."""
         try:
             good, _ = self.read(path, entry.part(entry.first, entry.first + 1))
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in GONE:
+                return None
+            if error.errno in NO_FILE:
+                return NO_OPTIONS
+            raise
         return good[0][2] if good else NO_OPTIONS

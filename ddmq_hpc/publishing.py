@@ -51,14 +51,24 @@ class Publisher:
         self._fs = fs
         self._paths = paths
         self._names = PackNames()
+        self._synced = ""
 
     def put(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> Entry:
         """One pack of `lines`, taken not before `delay` seconds; on disk when `durable`. Raises OSError, and then
         nothing of it is visible."""
         entry, directory = self.put_unsynced(lines, priority, delay, durable)
         if durable:
-            self._fs.sync_directory(directory)
+            self.sync(directory)
         return entry
+
+    def sync(self, directory: str) -> None:
+        """Bring a directory to the disk, and those above it the first time: it may be new itself."""
+        self._fs.sync_directory(directory)
+        if directory != self._synced:
+            parent = self._paths.parent(directory)
+            self._fs.sync_directory(parent)
+            self._fs.sync_directory(self._paths.parent(parent))
+            self._synced = directory
 
     def put_unsynced(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> tuple[Entry, str]:
         """Like `put`, but leaves flushing the directory, which is returned, to the caller: bulk publishes share it."""

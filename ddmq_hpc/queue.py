@@ -8,7 +8,7 @@ from typing import Any, Callable, Union
 
 from ddmq_hpc.errors import BadReceipt, LeaseLost, QueuePaused, storage_error
 from ddmq_hpc.fate import Fate, Rules
-from ddmq_hpc.fs import GONE, Filesystem
+from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
 from ddmq_hpc.messages import Message, Options
@@ -137,6 +137,9 @@ class Queue:
         except OSError as error:
             if error.errno in GONE:
                 return []  # reclaimed already: the lease was over before it was read
+            if error.errno in NO_FILE:
+                self._set_aside(held, dict.fromkeys(range(lease.entry.first, lease.entry.stop), "no-file"))
+                return []
             whole = set(range(lease.entry.first, lease.entry.stop))
             self._settle(held, whole, lambda run, part: self.paths.in_ready(run.priority, part))
             raise

@@ -45,6 +45,9 @@ def compress(source: Path, name: str, results: Path) -> Done:
     return Done(hashlib.sha256(data).hexdigest(), name, len(data), len(packed))
 
 
+stop: EventType  # set when the workers shall end; each gets it as it starts
+
+
 def work(root: str, results: Path) -> list[Done]:
     """One worker: takes messages until there are none, on this or any other machine that sees the same directory."""
     broker = ddmq_hpc.broker(root)
