@@ -12,6 +12,7 @@ from ddmq_hpc import legacy_names
 from ddmq_hpc import settings as _settings
 from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UsageError, storage_error
 from ddmq_hpc.fs import GONE, Filesystem
+from ddmq_hpc.handles import Handle
 from ddmq_hpc.identity import Identity, token
 from ddmq_hpc.messages import LineEncoder, Message, Options
 from ddmq_hpc.names import (
@@ -24,7 +25,7 @@ from ddmq_hpc.names import (
     is_queue_name,
     message_id,
 )
-from ddmq_hpc.queue import Handle, Queue
+from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.units import seconds
 

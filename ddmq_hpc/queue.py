@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import Any, Callable, Union
+from typing import Any, Callable
 
-from ddmq_hpc.errors import BadReceipt, LeaseLost, QueuePaused, storage_error
+from ddmq_hpc.errors import LeaseLost, QueuePaused, storage_error
 from ddmq_hpc.fate import Fate, Rules
 from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
+from ddmq_hpc.handles import Handle, Handles, receipt_of
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
 from ddmq_hpc.messages import Message, Options
-from ddmq_hpc.names import Dead, Entry, Lease, QueuePaths, message_id, parse_lease, parse_receipt
+from ddmq_hpc.names import Dead, Entry, Lease, QueuePaths, message_id
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.publishing import Publisher
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.settling import Held, Parting, carve, kept_runs, runs_of, split_lease
 from ddmq_hpc.sweeping import Sweeper, Swept
 from ddmq_hpc.taking import Taken, Taker
-
-#: What settles a message: the message itself, or its receipt.
-Handle = Union[Message, str]
 
 #: How often a client looks again before it says that a queue is empty while others move its messages about, the waits
 #: between (seconds), and the age from which a directory's time of change is sure to tell of every change.
@@ -41,6 +39,7 @@ class Queue:
         self.taker = Taker(fs, paths, identity)
         self.publisher = Publisher(fs, paths)
         self.sweeper = Sweeper(fs, paths, identity, self.reader, self.journal)
+        self.handles = Handles(fs, paths, self)
         self.publish_lock = Lock()
         self._settings = settings
 
@@ -201,7 +200,7 @@ class Queue:
         """Hold on to the messages (and to what was taken with them) for `duration` seconds from now, by default as long
         as they were taken for. Raises `LeaseLost`."""
         lost = []
-        for held, indexes, handles in self._by_lease(messages):
+        for held, indexes, handles in self.handles.by_lease(messages):
             with held.lock:
                 runs = {lease for index in indexes if (lease := held.run_of(index))}
                 for lease in runs:
@@ -211,7 +210,7 @@ class Queue:
                 if not runs:
                     lost += handles
         if lost:
-            raise LeaseLost([_receipt_of(handle) for handle in lost])
+            raise LeaseLost([receipt_of(handle) for handle in lost])
 
     def _extend_held(self, held: Held, seconds: float) -> None:
         with held.lock:
@@ -240,7 +239,7 @@ class Queue:
     ) -> None:
         lost: list[Handle] = []
         try:
-            for held, indexes, handles in self._by_lease(messages):
+            for held, indexes, handles in self.handles.by_lease(messages):
                 if not self._settle_held(held, indexes, state, fate_of, handles, outcome):
                     lost += handles
         except OSError as error:
@@ -248,7 +247,7 @@ class Queue:
         if fate_of is not None:
             self.taker.forget()
         if lost:
-            raise LeaseLost([_receipt_of(handle) for handle in lost])
+            raise LeaseLost([receipt_of(handle) for handle in lost])
 
     def _settle_held(
         self,
@@ -352,59 +351,6 @@ class Queue:
         options = self.reader.options(self.paths.in_leased(lease), lease.entry)
         return options if options is not None else Options()
 
-    # -- handles
-
-    def _by_lease(self, messages: Iterable[Handle]) -> list[tuple[Held, set[int], list[Handle]]]:
-        """Group messages and receipts by the lease they are held under, so that a batch costs few calls."""
-        groups: dict[int, tuple[Held, set[int], list[Handle]]] = {}
-        lost: list[Handle] = []
-        for handle in messages:
-            if isinstance(handle, Message):
-                if handle.held is None or handle.queue != self.name:
-                    raise BadReceipt(handle.id, "not a message leased from this queue")
-                held, index = handle.held, handle.index
-            else:
-                found = self.find_held(handle, [group[0] for group in groups.values()])
-                if found is None:
-                    lost.append(handle)
-                    continue
-                held, index = found
-            group = groups.setdefault(id(held), (held, set(), []))
-            group[1].add(index)
-            group[2].append(handle)
-        if lost and not groups:
-            raise LeaseLost([_receipt_of(handle) for handle in lost])
-        if lost:
-            # Settling goes on with what is held; an empty lease stands for what is not.
-            for handle in lost:
-                lease = parse_receipt(handle, self.name)
-                gone = Held(self, lease, 0.0)
-                gone.runs.clear()
-                groups[id(gone)] = (gone, {lease.entry.first}, [handle])
-        return list(groups.values())
-
-    def find_held(self, receipt: str, known: Iterable[Held] = ()) -> tuple[Held, int] | None:
-        """The lease that a receipt stands for now, however often it was extended or divided since."""
-        wanted = parse_receipt(receipt, self.name)
-        index = wanted.entry.first
-        for held in known:
-            lease = held.run_of(index)
-            if lease and _is_same(lease, wanted):
-                return held, index
-        taken = (wanted.deadline - wanted.duration) / 1000
-        if self.fs.is_there(self.paths.in_leased(wanted)):
-            return Held(self, wanted, taken), index
-        for wait in (0.01, 0.05, 0.2, 0.0):
-            leases = [lease for lease in map(parse_lease, self.fs.names(self.paths.leased)) if lease]
-            same = [lease for lease in leases if _is_same(lease, wanted)]
-            for lease in same:
-                if not lease.split:
-                    return Held(self, lease, taken), index
-            if not same:
-                return None
-            self.fs.sleep(wait)  # another process is settling a neighbour of it
-        return None
-
     # -- housekeeping
 
     def sweep(self) -> Swept:
@@ -426,11 +372,3 @@ def _is_all(held: Held, indexes: set[int]) -> bool:
         return False
     entry = held.runs[0].entry
     return entry.stop - entry.first == len(indexes) and all(entry.first <= index < entry.stop for index in indexes)
-
-
-def _is_same(lease: Lease, wanted: Lease) -> bool:
-    return lease.owner == wanted.owner and lease.entry.contains(wanted.entry)
-
-
-def _receipt_of(handle: Handle) -> str:
-    return handle if isinstance(handle, str) else (handle.receipt or handle.id)

@@ -1,0 +1,84 @@
+"""What callers hold of leased messages: the messages themselves, or receipts; and the leases behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Union
+
+from ddmq_hpc.errors import BadReceipt, LeaseLost
+from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.messages import Message
+from ddmq_hpc.names import Lease, QueuePaths, parse_lease, parse_receipt
+from ddmq_hpc.settling import Held, Settler
+
+#: What settles a message: the message itself, or its receipt.
+Handle = Union[Message, str]
+
+
+class Handles:
+    """Finds the leases of one queue by messages and receipts."""
+
+    def __init__(self, fs: Filesystem, paths: QueuePaths, queue: Settler) -> None:
+        self.fs = fs
+        self.paths = paths
+        self._queue = queue
+        self.name = paths.queue
+
+    def by_lease(self, messages: Iterable[Handle]) -> list[tuple[Held, set[int], list[Handle]]]:
+        """Group messages and receipts by the lease they are held under, so that a batch costs few calls."""
+        groups: dict[int, tuple[Held, set[int], list[Handle]]] = {}
+        lost: list[Handle] = []
+        for handle in messages:
+            if isinstance(handle, Message):
+                if handle.held is None or handle.queue != self.name:
+                    raise BadReceipt(handle.id, "not a message leased from this queue")
+                held, index = handle.held, handle.index
+            else:
+                found = self.find_held(handle, [group[0] for group in groups.values()])
+                if found is None:
+                    lost.append(handle)
+                    continue
+                held, index = found
+            group = groups.setdefault(id(held), (held, set(), []))
+            group[1].add(index)
+            group[2].append(handle)
+        if lost and not groups:
+            raise LeaseLost([receipt_of(handle) for handle in lost])
+        if lost:
+            # Settling goes on with what is held; an empty lease stands for what is not.
+            for handle in lost:
+                lease = parse_receipt(handle, self.name)
+                gone = Held(self._queue, lease, 0.0)
+                gone.runs.clear()
+                groups[id(gone)] = (gone, {lease.entry.first}, [handle])
+        return list(groups.values())
+
+    def find_held(self, receipt: str, known: Iterable[Held] = ()) -> tuple[Held, int] | None:
+        """The lease that a receipt stands for now, however often it was extended or divided since."""
+        wanted = parse_receipt(receipt, self.name)
+        index = wanted.entry.first
+        for held in known:
+            lease = held.run_of(index)
+            if lease and _is_same(lease, wanted):
+                return held, index
+        taken = (wanted.deadline - wanted.duration) / 1000
+        if self.fs.is_there(self.paths.in_leased(wanted)):
+            return Held(self._queue, wanted, taken), index
+        for wait in (0.01, 0.05, 0.2, 0.0):
+            leases = [lease for lease in map(parse_lease, self.fs.names(self.paths.leased)) if lease]
+            same = [lease for lease in leases if _is_same(lease, wanted)]
+            for lease in same:
+                if not lease.split:
+                    return Held(self._queue, lease, taken), index
+            if not same:
+                return None
+            self.fs.sleep(wait)  # another process is settling a neighbour of it
+        return None
+
+
+def _is_same(lease: Lease, wanted: Lease) -> bool:
+    return lease.owner == wanted.owner and lease.entry.contains(wanted.entry)
+
+
+def receipt_of(handle: Handle) -> str:
+    return handle if isinstance(handle, str) else (handle.receipt or handle.id)
