@@ -226,7 +226,7 @@ def remove_waiting(queue: Queue, ident: str) -> bool:
         if parsed is None or found is None or found.state == "leased":
             return False
         if held := claim_waiting(queue, found, parsed[1]):
-            queue.settle_held(held, {parsed[1]}, "deleted")
+            queue.settle_held(held, parsed[1], "deleted")
             return True
     return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Union
 
-from ddmq_hpc.errors import BadReceipt, LeaseLost
+from ddmq_hpc.errors import BadReceipt
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import Lease, QueuePaths, parse_lease, parse_receipt
@@ -24,36 +24,27 @@ class Handles:
         self._queue = queue
         self.name = paths.queue
 
-    def by_lease(self, messages: Iterable[Handle]) -> list[tuple[Held, set[int], list[Handle]]]:
-        """Group messages and receipts by the lease they are held under, so that a batch costs few calls."""
-        groups: dict[int, tuple[Held, set[int], list[Handle]]] = {}
-        lost: list[Handle] = []
+    def by_lease(self, messages: Iterable[Handle]) -> list[tuple[Held, dict[int, Handle]]]:
+        """Leases with those of their messages that are meant, by index: so that a batch costs few calls.
+
+        What is no longer held comes with an empty lease. Raises `BadReceipt`.
+        """
+        groups: dict[int, tuple[Held, dict[int, Handle]]] = {}
         for handle in messages:
             if isinstance(handle, Message):
                 if handle.held is None or handle.queue != self.name:
                     raise BadReceipt(handle.id, "not a message leased from this queue")
                 held, index = handle.held, handle.index
             else:
-                found = self.find_held(handle, [group[0] for group in groups.values()])
-                if found is None:
-                    lost.append(handle)
-                    continue
-                held, index = found
-            group = groups.setdefault(id(held), (held, set(), []))
-            group[1].add(index)
-            group[2].append(handle)
-        if lost and not groups:
-            raise LeaseLost([receipt_of(handle) for handle in lost])
-        if lost:
-            # Settling goes on with what is held; an empty lease stands for what is not.
-            for handle in lost:
-                lease = parse_receipt(handle, self.name)
-                gone = Held(self._queue, lease, 0.0)
-                gone.runs.clear()
-                groups[id(gone)] = (gone, {lease.entry.first}, [handle])
+                held, index = self._find(handle, [group[0] for group in groups.values()])
+            group = groups.get(id(held))
+            if group is None:
+                groups[id(held)] = (held, {index: handle})
+            else:
+                group[1][index] = handle
         return list(groups.values())
 
-    def find_held(self, receipt: str, known: Iterable[Held] = ()) -> tuple[Held, int] | None:
+    def _find(self, receipt: str, known: Iterable[Held]) -> tuple[Held, int]:
         """The lease that a receipt stands for now, however often it was extended or divided since."""
         wanted = parse_receipt(receipt, self.name)
         index = wanted.entry.first
@@ -61,15 +52,21 @@ class Handles:
             lease = held.run_of(index)
             if lease and _is_same(lease, wanted):
                 return held, index
-        taken = (wanted.deadline - wanted.duration) / 1000
+        found = self._look(wanted)
+        held = Held(self._queue, found or wanted, (wanted.deadline - wanted.duration) / 1000)
+        if found is None:
+            held.runs.clear()
+        return held, index
+
+    def _look(self, wanted: Lease) -> Lease | None:
         if self.fs.is_there(self.paths.in_leased(wanted)):
-            return Held(self._queue, wanted, taken), index
+            return wanted
         for wait in (0.01, 0.05, 0.2, 0.0):
             leases = [lease for lease in map(parse_lease, self.fs.names(self.paths.leased)) if lease]
             same = [lease for lease in leases if _is_same(lease, wanted)]
             for lease in same:
                 if not lease.split:
-                    return Held(self._queue, lease, taken), index
+                    return lease
             if not same:
                 return None
             self.fs.sleep(wait)  # another process is settling a neighbour of it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from threading import Lock
 from typing import Any, Callable
 
@@ -192,23 +192,20 @@ class Queue:
             messages, "released", lambda rules, run: rules.after_release(run.priority, run.entry, delay), outcome
         )
 
-    def settle_held(self, held: Held, indexes: set[int], state: str) -> bool:
-        """Let go of messages for good, recorded as `state`; False when they were lost."""
-        return self._settle_held(held, indexes, state, None, [], {})
+    def settle_held(self, held: Held, index: int, state: str) -> None:
+        """Let go for good of a message that the caller leased, recorded as `state`."""
+        self._settle_held(held, {index: ""}, state, None, {})
 
     def extend(self, messages: Iterable[Handle], duration: float | None = None) -> None:
         """Hold on to the messages (and to what was taken with them) for `duration` seconds from now, by default as long
         as they were taken for. Raises `LeaseLost`."""
         lost = []
-        for held, indexes, handles in self.handles.by_lease(messages):
+        for held, handles in self.handles.by_lease(messages):
             with held.lock:
-                runs = {lease for index in indexes if (lease := held.run_of(index))}
-                for lease in runs:
+                for lease in {lease for index in handles if (lease := held.run_of(index))}:
                     span = lease.duration if duration is None else max(1, int(duration * 1000))
-                    if not self._renew(held, lease, span):
-                        lost += handles
-                if not runs:
-                    lost += handles
+                    self._renew(held, lease, span)
+                lost += [handle for index, handle in handles.items() if not held.run_of(index)]
         if lost:
             raise LeaseLost([receipt_of(handle) for handle in lost])
 
@@ -217,10 +214,10 @@ class Queue:
             for lease in list(held.runs):
                 self._renew(held, lease, max(1, int(seconds * 1000)))
 
-    def _renew(self, held: Held, lease: Lease, span: int) -> bool:
+    def _renew(self, held: Held, lease: Lease, span: int) -> None:
         longer = lease._replace(deadline=int(self.fs.now(self.paths.tmp) * 1000) + span, duration=span)
         if longer == lease:
-            return True
+            return
         try:
             kept = self.fs.claim(self.paths.in_leased(lease), self.paths.in_leased(longer))
         except OSError as error:
@@ -228,7 +225,6 @@ class Queue:
         at = held.runs.index(lease)
         held.runs[at : at + 1] = [longer] if kept else []
         held.path = None
-        return kept
 
     def _settle_all(
         self,
@@ -239,9 +235,8 @@ class Queue:
     ) -> None:
         lost: list[Handle] = []
         try:
-            for held, indexes, handles in self.handles.by_lease(messages):
-                if not self._settle_held(held, indexes, state, fate_of, handles, outcome):
-                    lost += handles
+            for held, handles in self.handles.by_lease(messages):
+                lost += [handles[index] for index in self._settle_held(held, handles, state, fate_of, outcome)]
         except OSError as error:
             raise storage_error(error, f"settle messages of queue {self.name!r}") from error
         if fate_of is not None:
@@ -252,47 +247,42 @@ class Queue:
     def _settle_held(
         self,
         held: Held,
-        indexes: set[int],
+        handles: Mapping[int, Handle],
         state: str,
         fate_of: Callable[[Rules, Lease], Fate] | None,
-        handles: list[Handle],
         outcome: dict[str, Any],
-    ) -> bool:
-        """Settle some messages of one lease: look, write the outcome down, let go. False when any was lost."""
+    ) -> Collection[int]:
+        """Settle some messages of one lease: look, write the outcome down, let go. The indexes of those that were
+        lost."""
         now = self.fs.now(self.paths.tmp)
         settings = self._settings()
-        if fate_of is None and _is_all(held, indexes) and now * 1000 <= held.runs[0].deadline:
-            return self._settle_whole(held, state, now, settings, outcome)
+        if fate_of is None and _is_all(held, handles) and now * 1000 <= held.runs[0].deadline:
+            return () if self._settle_whole(held, state, now, settings, outcome) else handles.keys()
+        self._forget_reclaimed(held, now)
+        mine = {index for index in handles if held.run_of(index)}
+        lost = handles.keys() - mine
+        if not mine:
+            return lost
+        fates: dict[Entry, Fate] = {}
+        if fate_of is not None:
+            rules = Rules(settings, self._options(held, handles))
+            fates = {lease.entry: fate_of(rules, lease) for lease in held.runs}
+        records = []
+        for lease in held.runs:
+            more = {"to": fates[lease.entry].state, **outcome} if fates else outcome
+            runs = runs_of(lease.entry, [i for i in mine if lease.entry.first <= i < lease.entry.stop])
+            records += [self._record(state, lease, run, now, held, **more) for run in runs]
+        self.journal.write(records, settings.durable)
+        if fates:
+            return lost | self._settle(held, mine, lambda run, part: fates[run.entry].path(self.paths, part, now))
+        return lost | self._settle(held, mine, None)
+
+    def _forget_reclaimed(self, held: Held, now: float) -> None:
+        """What may have been reclaimed is looked at before an outcome is written that would not be true."""
         with held.lock:
-            runs = [lease for lease in held.runs if any(lease.entry.first <= i < lease.entry.stop for i in indexes)]
-            for lease in runs:
-                # What may have been reclaimed is looked at before an outcome is written that would not be true.
+            for lease in list(held.runs):
                 if now * 1000 > lease.deadline and not self.fs.is_there(self.paths.in_leased(lease)):
                     held.runs.remove(lease)
-                    return False
-        if sum(len([i for i in indexes if r.entry.first <= i < r.entry.stop]) for r in runs) < len(indexes):
-            return False
-        if fate_of is None:
-            self.journal.write(
-                [
-                    self._record(state, lease, run, now, held, **outcome)
-                    for lease in runs
-                    for run in runs_of(lease.entry, [i for i in indexes if lease.entry.first <= i < lease.entry.stop])
-                ],
-                settings.durable,
-            )
-            return self._settle(held, indexes, None)
-        rules = Rules(settings, self._options(held, handles))
-        fates = {lease.entry: fate_of(rules, lease) for lease in runs}
-        self.journal.write(
-            [
-                self._record(state, lease, run, now, held, to=fates[lease.entry].state, **outcome)
-                for lease in runs
-                for run in runs_of(lease.entry, [i for i in indexes if lease.entry.first <= i < lease.entry.stop])
-            ],
-            settings.durable,
-        )
-        return self._settle(held, indexes, lambda run, part: fates[run.entry].path(self.paths, part, now))
 
     def _settle_whole(self, held: Held, state: str, now: float, settings: Settings, outcome: dict[str, Any]) -> bool:
         """The usual case in few calls: everything of a lease is done, and the lease has not run out."""
@@ -304,9 +294,10 @@ class Queue:
             held.runs.clear()
         return done
 
-    def _settle(self, held: Held, indexes: set[int], target: Callable[[Lease, Entry], str] | None) -> bool:
-        """Let go of messages: to the path that `target` names for each range of them, or for good."""
-        kept_all = True
+    def _settle(self, held: Held, indexes: Collection[int], target: Callable[[Lease, Entry], str] | None) -> set[int]:
+        """Let go of messages: to the path that `target` names for each range of them, or for good. Those that were
+        lost."""
+        lost: set[int] = set()
         with held.lock:
             held.path = None
             for lease in list(held.runs):
@@ -319,8 +310,9 @@ class Queue:
                 done = self._divide(lease, kept, go)
                 at = held.runs.index(lease)
                 held.runs[at : at + 1] = kept if done else []
-                kept_all = kept_all and done
-        return kept_all
+                if not done:
+                    lost.update(mine)
+        return lost
 
     def _divide(self, lease: Lease, kept: list[Lease], go: list[Parting]) -> bool:
         whole = lease
@@ -343,8 +335,8 @@ class Queue:
         ident = message_id(run.pack, run.first) if single else f"{run.pack}.{run.first}-{run.stop}"
         return self.journal.record(state, ident, run.failed + run.lost + 1, now, held.taken, **more)
 
-    def _options(self, held: Held, handles: list[Handle]) -> Options:
-        first = handles[0]
+    def _options(self, held: Held, handles: Mapping[int, Handle]) -> Options:
+        first = next(iter(handles.values()))
         if isinstance(first, Message):
             return first.options
         lease = held.runs[0]
@@ -366,7 +358,7 @@ class Queue:
         self.journal.close()
 
 
-def _is_all(held: Held, indexes: set[int]) -> bool:
+def _is_all(held: Held, indexes: Collection[int]) -> bool:
     """Whether `indexes` are all that is held, in one run."""
     if len(held.runs) != 1:
         return False
