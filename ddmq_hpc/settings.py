@@ -22,7 +22,7 @@ def number(low: int, high: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise UsageError(f"{value!r:.60} is not a whole number from {low} to {high}")
-        return value
+        return int(value)
 
     return check
 
@@ -159,7 +159,8 @@ def _bounded_loader() -> Any:
 
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
+            events: Any = self
+            if events.check_event(yaml.AliasEvent):
                 raise UsageError("aliases are not allowed here")
             return super().compose_node(parent, index)
 
