@@ -1,0 +1,46 @@
+"""Names of packs: ever later, in buckets that stay small however fast they come."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from ddmq_hpc.names import bucket_of
+from ddmq_hpc.publishing import BUCKET_FULL, PackNames
+
+
+def test_names_grow_even_when_the_clock_stands_or_jumps_back() -> None:
+    names = PackNames()
+    made = [names.next(ns) for ns in (5, 5, 5, 3, 10**18, 7)]
+    assert made == sorted(set(made))
+
+
+def test_a_busy_publisher_keeps_every_bucket_small() -> None:
+    names = PackNames()
+    start = 1_795_000_000_000_000_000
+    counts = Counter(bucket_of(names.next(start + i * 70_000)) for i in range(100_000))  # 14,000 a second
+    assert max(counts.values()) <= BUCKET_FULL + 50
+    assert len(counts) < 700
+
+
+def test_a_slow_publisher_returns_to_wide_buckets() -> None:
+    names = PackNames()
+    start = 1_795_000_000_000_000_000
+    for i in range(5000):
+        names.next(start + i * 70_000)
+    buckets = {bucket_of(names.next(start + 10**9 * (100 + i))) for i in range(640)}
+    assert len(buckets) < 40
+
+
+def test_a_forked_child_makes_other_names() -> None:
+    names = PackNames()
+    names.next(1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, names.next(2).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100).decode() != names.next(2)
+    os.close(reader)
+    os.close(writer)
