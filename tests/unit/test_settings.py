@@ -13,8 +13,23 @@ from ddmq_hpc.settings import Settings
 from ddmq_hpc.units import human, seconds
 
 WORDS = st.sampled_from(
-    ["true", "false", "null", "~", "yes", "on", "10", "0", "010", "0x1f", "1_000", "1.5", "1e3", "10m", "auto", "-1"]
-    + [
+    [
+        "true",
+        "false",
+        "null",
+        "~",
+        "yes",
+        "on",
+        "10",
+        "0",
+        "010",
+        "0x1f",
+        "1_000",
+        "1.5",
+        "1e3",
+        "10m",
+        "auto",
+        "-1",
         "2026-01-01",
         "12:30:45",
         "'10'",
