@@ -12,40 +12,9 @@ from ddmq_hpc.errors import SettingsError
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.units import human, seconds
 
-WORDS = st.sampled_from(
-    [
-        "true",
-        "false",
-        "null",
-        "~",
-        "yes",
-        "on",
-        "10",
-        "0",
-        "010",
-        "0x1f",
-        "1_000",
-        "1.5",
-        "1e3",
-        "10m",
-        "auto",
-        "-1",
-        "2026-01-01",
-        "12:30:45",
-        "'10'",
-        '"x"',
-        "[1]",
-        "{a: 1}",
-        "&a x",
-        "*a",
-        "!!int 3",
-        "",
-        "observed",
-        "1h30m",
-        "=",
-        "<<",
-    ]
-)
+PLAIN = "true false null ~ yes on 10 0 010 0x1f 1_000 1.5 1e3 10m 1h30m auto observed -1 2026-01-01 12:30:45".split()
+STRANGE = ["'10'", '"x"', "[1]", "{a: 1}", "&a x", "*a", "!!int 3", "", "=", "<<"]
+WORDS = st.sampled_from([*PLAIN, *STRANGE])
 LINES = st.lists(st.tuples(st.sampled_from(["timeout", "priority", "expiry", "a"]), WORDS), max_size=4)
 
 
