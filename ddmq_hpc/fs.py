@@ -23,6 +23,8 @@ GONE = frozenset({errno.ENOENT, errno.ESTALE})
 NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV})
 #: The call may have been executed or not (soft mounts).
 UNKNOWN = frozenset({errno.EIO, errno.ETIMEDOUT})
+#: How often a call is repeated whose source is there although it was said to be gone.
+_TRIES = 5
 _READ_ONCE = 1 << 16
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 #: O_NONBLOCK: a FIFO planted in a queue must not hang a reader.
@@ -175,15 +177,23 @@ class Filesystem(Calls):
 
     def claim(self, source: str, target: str) -> bool:
         """Rename to a name that only this call makes. False when `source` is gone: somebody else was first."""
-        try:
-            self.rename(source, target)
-            return True
-        except OSError as error:
-            if error.errno in GONE:
-                return self.network and self.is_there(target)
-            if error.errno in UNKNOWN and self.is_there(target):
+        for left in range(_TRIES, 0, -1):
+            try:
+                self.rename(source, target)
                 return True
-            raise
+            except OSError as error:
+                if error.errno == errno.ENOENT and not self.network:
+                    return False
+                if error.errno not in GONE | UNKNOWN:
+                    raise
+                if self.is_there(target):
+                    return True
+                if error.errno in GONE and not self.is_there(source):
+                    return False
+                if error.errno in UNKNOWN or left == 1:
+                    raise
+                # A stale handle, or a name that this client remembered to be missing: looking has cured that.
+        return False
 
     def put(self, source: str, target: str) -> bool:
         """Rename to a name in a bucket that may have to be made first. False when `source` is gone.
@@ -208,15 +218,20 @@ class Filesystem(Calls):
 
     def add_link(self, source: str, target: str) -> bool:
         """Link to a name that only this call makes. False when `source` is gone."""
-        try:
-            self.link(source, target)
-            return True
-        except OSError as error:
-            if error.errno in GONE:
-                return False
-            if error.errno in UNKNOWN | {errno.EEXIST} and self.same_file(source, target):
+        for left in range(_TRIES, 0, -1):
+            try:
+                self.link(source, target)
                 return True
-            raise
+            except OSError as error:
+                if error.errno in UNKNOWN | {errno.EEXIST} and self.same_file(source, target):
+                    return True
+                if error.errno not in GONE:
+                    raise
+                if not self.is_there(source):
+                    return False
+                if left == 1:
+                    raise
+        return False
 
     def link_new(self, source: str, target: str) -> bool:
         """Link to a name that many may want. False when somebody else has it; raises when `source` is gone."""
@@ -233,15 +248,20 @@ class Filesystem(Calls):
 
     def drop(self, path: str) -> bool:
         """Unlink a name that nobody makes again. False when it was gone, which a lost reply looks like, too."""
-        try:
-            self.unlink(path)
-            return True
-        except OSError as error:
-            if error.errno in GONE:
-                return False
-            if error.errno in UNKNOWN and not self.is_there(path):
+        for left in range(_TRIES, 0, -1):
+            try:
+                self.unlink(path)
                 return True
-            raise
+            except OSError as error:
+                if error.errno == errno.ENOENT and not self.network:
+                    return False
+                if error.errno not in GONE | UNKNOWN:
+                    raise
+                if not self.is_there(path):
+                    return error.errno in UNKNOWN
+                if error.errno in UNKNOWN or left == 1:
+                    raise
+        return False
 
     # -- looking
 
@@ -302,12 +322,21 @@ class Filesystem(Calls):
         """`path` and its parent, below an existing queue. Never makes the queue itself again: it may have been
         deleted."""
         for directory in (os.path.dirname(path), path):
+            self._make(directory, may_vanish=directory == path)
+
+    def _make(self, directory: str, may_vanish: bool) -> None:
+        for left in range(_TRIES, 0, -1):
             try:
                 self.mkdir(directory)
+                return
             except OSError as error:
-                parent_removed = error.errno in GONE and directory == path  # the caller tries again
-                if error.errno != errno.EEXIST and not parent_removed:
-                    raise
+                if error.errno == errno.EEXIST:
+                    return
+                if error.errno == errno.ESTALE and left > 1:
+                    continue
+                if error.errno in GONE and may_vanish:
+                    return  # its parent was removed again: the caller starts anew
+                raise
 
     def remove_empty(self, directory: str) -> None:
         """Remove a directory unless something is in it, or somebody else did."""

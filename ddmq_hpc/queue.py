@@ -109,6 +109,9 @@ class Queue:
         cannot tell, so `leased` must have been without one, and unchanged, while `ready` was found empty.
         """
         wait = _FIRST_WAIT
+        if self.fs.network:
+            self.fs.refresh(self.paths.leased)
+            self.fs.sleep(_QUIET)  # that touch shall not look like a change
         for _ in range(_LOOKS):
             before = self.fs.lstat(self.paths.leased).st_mtime_ns
             if self.taker.look_again():
@@ -320,8 +323,13 @@ class Queue:
             whole = split_lease(lease, int(self.fs.now(self.paths.tmp) * 1000))
             if not self.fs.claim(self.paths.in_leased(lease), self.paths.in_leased(whole)):
                 return False
-        if carve(self.fs, self.paths, whole, kept, go):
-            return True
+        try:
+            if carve(self.fs, self.paths, whole, kept, go):
+                return True
+        except OSError:
+            if whole is not lease:
+                self.fs.claim(self.paths.in_leased(whole), self.paths.in_leased(lease))  # held on to, as before
+            raise
         return not kept and self._reply_was_lost(whole, self.paths.in_leased(whole))
 
     def _reply_was_lost(self, lease: Lease, path: str) -> bool:

@@ -50,12 +50,21 @@ def carve(fs: Filesystem, paths: QueuePaths, whole: Lease, keep: list[Lease], go
     if not go:
         return _link_all(fs, paths, source, keep[1:]) and _finish(fs, paths, source, paths.in_leased(keep[0]), keep[1:])
     parked = [whole._replace(entry=piece.entry) for piece in go[1:]]
-    if not _link_all(fs, paths, source, keep + parked):
+    links = keep + parked
+    if not _link_all(fs, paths, source, links):
         return False
-    if not fs.put(source, go[0].target) and not _still_mine(fs, paths, keep + parked):
+    try:
+        moved = fs.put(source, go[0].target)
+    except OSError:
+        _drop_all(fs, paths, links)  # not executed: the whole is still the caller's
+        raise
+    if not moved and not _still_mine(fs, paths, links):
         return False
     for lease, piece in zip(parked, go[1:]):
-        fs.put(paths.in_leased(lease), piece.target)
+        try:
+            fs.put(paths.in_leased(lease), piece.target)
+        except OSError:
+            fs.put(paths.in_leased(lease), piece.target)  # half is done: a passing fault must not stop the rest
     return True
 
 

@@ -69,6 +69,7 @@ class Sweeper:
 
     def sweep(self, settings: Settings) -> Swept:
         """Requeue every lease that ran out or whose owner is known to be dead; make ready what is due."""
+        self._fs.refresh(self._paths.leased)
         return self.sweep_names(self._fs.names(self._paths.leased), settings)
 
     def sweep_names(self, names: list[str], settings: Settings) -> Swept:
@@ -140,6 +141,7 @@ class Sweeper:
     def promote(self) -> int:
         """Make ready what is due; the number of messages."""
         fs, paths = self._fs, self._paths
+        fs.refresh(paths.delayed)
         windows = sorted(filter(is_delay_window, fs.directories(paths.delayed)))
         if not windows:
             return 0
@@ -149,6 +151,7 @@ class Sweeper:
             if int(window) * 64_000 > now_ms:
                 break
             directory = f"{paths.delayed}/{window}"
+            fs.refresh(directory)
             names = fs.names(directory)
             if not names and int(window) * 64_000 + 128_000 < now_ms:
                 fs.remove_empty(directory)

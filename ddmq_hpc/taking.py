@@ -70,8 +70,12 @@ class Taker:
         bucket = candidate.path.rpartition("/")[0]
         rest = self._pieces(entry.part(mine.entry.stop, entry.stop))
         back = [Parting(piece, f"{bucket}/{piece.name}") for piece in rest]
-        if not carve(fs, self._paths, whole, [mine], back):
-            return None
+        try:
+            if not carve(fs, self._paths, whole, [mine], back):
+                return None
+        except OSError:
+            fs.put(self._paths.in_leased(whole), candidate.path)
+            raise
         with self._lock:
             for piece, path in reversed(back):
                 self.head.put_back(Candidate(candidate.priority, path, piece))
