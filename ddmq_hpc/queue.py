@@ -220,7 +220,7 @@ class Queue:
     def _renew(self, held: Held, lease: Lease, span: int) -> None:
         longer = lease._replace(deadline=int(self.fs.now(self.paths.tmp) * 1000) + span, duration=span)
         if longer == lease:
-            return
+            longer = longer._replace(deadline=lease.deadline + 1)  # a heartbeat is seen by its new name
         try:
             kept = self.fs.claim(self.paths.in_leased(lease), self.paths.in_leased(longer))
         except OSError as error:

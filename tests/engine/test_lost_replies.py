@@ -1,0 +1,330 @@
+"""A network file system whose replies get lost and whose listings go stale.
+
+Each mutating call of each operation in turn is executed and then answered as a server does that has forgotten it, or
+not executed and answered with an error, or executed and answered with the error that a soft mount gives. Guarantee:
+the operation reports the truth, and each message is delivered exactly once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+import pytest
+from engine_tools import QUEUE, Watched, bodies_on_disk, body, drain, held_names, letters
+
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.errors import DdmqError, LeaseLost, StorageError
+from ddmq_hpc.identity import Detached, Identity
+from ddmq_hpc.messages import Message
+
+FIVE = [f"m{number}" for number in range(5)]
+
+#: {fault: {call: (executed?, errno)}}
+FAULTS: dict[str, dict[str, tuple[bool, int]]] = {
+    "repeated": {
+        "rename": (True, errno.ENOENT),
+        "link": (True, errno.EEXIST),
+        "unlink": (True, errno.ENOENT),
+        "mkdir": (True, errno.EEXIST),
+        "rmdir": (True, errno.ENOENT),
+    },
+    "soft mount, executed": dict.fromkeys(("rename", "link", "unlink"), (True, errno.EIO)),
+    "soft mount, not executed": dict.fromkeys(
+        ("rename", "link", "unlink", "mkdir", "create", "append", "sync_directory"), (False, errno.EIO)
+    ),
+    "stale handle": dict.fromkeys(("rename", "link", "unlink", "mkdir"), (False, errno.ESTALE)),
+}
+
+
+class Operation(NamedTuple):
+    """`act` is done after `prepare`. When it says that it succeeded, `settled` are gone for good and `dead` are dead
+    letters, `taken` are held by it, `new` were published."""
+
+    prepare: Callable[[Broker], Any]
+    act: Callable[[Broker, Any], Any]
+    settled: Iterable[str] = ()
+    dead: Iterable[str] = ()
+    taken: Iterable[str] = ()
+    new: Iterable[str] = ()
+
+
+def _five(broker: Broker) -> None:
+    broker.publish_many(QUEUE, FIVE)
+
+
+def _held(broker: Broker) -> list[Message]:
+    _five(broker)
+    return broker.consume(QUEUE, n=5)
+
+
+def _one_held(broker: Broker) -> list[Message]:
+    _five(broker)
+    return broker.consume(QUEUE)
+
+
+def _orphaned(broker: Broker) -> None:
+    _five(broker)
+    dead = Broker(broker.root, identity=Detached())
+    dead.consume(QUEUE, n=5, lease=0.001)
+    time.sleep(0.01)
+
+
+OPERATIONS = {
+    "publish": Operation(_five, lambda b, _: b.publish(QUEUE, "new"), new=["new"]),
+    "publish to a new priority": Operation(_five, lambda b, _: b.publish(QUEUE, "new", priority=3), new=["new"]),
+    "publish_many": Operation(_five, lambda b, _: b.publish_many(QUEUE, ["n0", "n1"]), new=["n0", "n1"]),
+    "take one": Operation(_five, lambda b, _: b.consume(QUEUE), taken=["m0"]),
+    "take three": Operation(_five, lambda b, _: b.consume(QUEUE, n=3), taken=FIVE[:3]),
+    "take all": Operation(_five, lambda b, _: b.consume(QUEUE, n=5), taken=FIVE),
+    "ack one, all there is": Operation(_one_held, lambda b, held: b.ack(held), settled=["m0"]),
+    "ack all": Operation(_held, lambda b, held: b.ack(held), settled=FIVE),
+    "ack the front": Operation(_held, lambda b, held: b.ack(held[0]), settled=["m0"]),
+    "ack the middle": Operation(_held, lambda b, held: b.ack(held[2]), settled=["m2"]),
+    "ack two apart": Operation(_held, lambda b, held: b.ack([held[1], held[3]]), settled=["m1", "m3"]),
+    "nack all": Operation(_held, lambda b, held: b.nack(held)),
+    "nack the middle": Operation(_held, lambda b, held: b.nack(held[2])),
+    "nack two apart": Operation(_held, lambda b, held: b.nack([held[1], held[3]])),
+    "nack to the dead letters": Operation(_held, lambda b, held: b.nack(held[1:3], requeue=False), dead=["m1", "m2"]),
+    "release": Operation(_held, lambda b, held: b.release(held)),
+    "release with a delay": Operation(_held, lambda b, held: b.release(held[1], delay=3)),
+    "extend": Operation(_held, lambda b, held: b.extend(held, lease=900), taken=FIVE),
+    "sweep": Operation(_orphaned, lambda b, _: b.queue(QUEUE).sweep()),
+}
+
+
+class Fault:
+    """Falsifies the `at`-th call of those that it is about."""
+
+    def __init__(self, kinds: dict[str, tuple[bool, int]], at: int) -> None:
+        self.kinds, self.at = kinds, at
+        self.count = 0
+        self.hit = ""
+
+    def __call__(self, name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if name not in self.kinds or self.hit or "/clock-" in str(args[0]):
+            return call()
+        self.count += 1
+        if self.count != self.at:
+            return call()
+        self.hit = name
+        executed, code = self.kinds[name]
+        if executed:
+            call()
+        raise OSError(code, os.strerror(code), args[0])
+
+
+def _broker(root: str, identity: Identity | None = None) -> Broker:
+    return Broker(root, create=True, identity=identity, filesystem=lambda top: Watched(top, True))
+
+
+def _settings(broker: Broker) -> None:
+    broker.create_queue(QUEUE, durable=False, grace=0)
+
+
+def _deliver_all(root: str, ahead: float = 86400.0) -> list[Any]:
+    """What another client gets once every lease is over and every delay, too."""
+    with Broker(root, filesystem=lambda top: Watched(top, False)) as other:
+        assert isinstance(other.fs, Watched)
+        other.fs.ahead = ahead
+        other.queue(QUEUE).sweep()
+        found = drain(other)
+        assert held_names(other) == []
+        assert bodies_on_disk(other) == {"ready": [], "leased": [], "delayed": []}
+        return found
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_truth_is_told(place: Path, name: str, fault: str) -> None:
+    """Whatever one call answers, what an operation says is what happened, and nothing is lost or doubled."""
+    operation = OPERATIONS[name]
+    for at in range(1, 100):
+        root = str(place / f"root{at}")
+        with _broker(root) as broker:
+            _settings(broker)
+            state = operation.prepare(broker)
+            assert isinstance(broker.fs, Watched)
+            broker.fs.around = falsify = Fault(FAULTS[fault], at)
+            failure: DdmqError | None = None
+            answer: Any = None
+            try:
+                answer = operation.act(broker, state)
+            except DdmqError as error:
+                failure = error
+            broker.fs.around = None
+            if not falsify.hit:
+                assert failure is None
+                assert at > 1, "nothing was falsified"
+                return
+            where = f"{falsify.hit} {falsify.at} of {name!r}, {fault}: {failure!r}"
+            _check(broker, operation, state, answer, failure, where, executed=fault != "soft mount, not executed")
+    raise AssertionError("faults without end")
+
+
+def _check(
+    broker: Broker,
+    operation: Operation,
+    state: Any,
+    answer: Any,
+    failure: DdmqError | None,
+    where: str,
+    executed: bool,
+) -> None:
+    assert not isinstance(failure, LeaseLost), f"nobody took the lease away: {where}"
+    assert failure is None or isinstance(failure, StorageError), where
+    if executed:
+        assert failure is None, f"what was done, or can be done at once, is no failure: {where}"
+    acked: list[Any] = []
+    if failure is None and operation.taken:
+        messages = answer or state
+        assert list(map(body, messages)) == list(operation.taken), where
+        broker.ack(messages)  # raises LeaseLost when it was not held after all
+        acked = list(map(body, messages))
+    dead = letters(broker)
+    delivered = acked + _deliver_all(broker.root)
+    settled, new = set(operation.settled), set(operation.new)
+    if failure is None:
+        assert sorted(dead) == sorted(operation.dead), where
+        assert sorted(delivered) == sorted({*FIVE, *new} - settled - set(dead)), where
+        return
+    # It failed: what was to be settled may have begun to be, and nothing was published.
+    assert not new & set(delivered), f"published in spite of the error: {where}"
+    assert len(delivered) == len(set(delivered)), where
+    assert {*FIVE} - settled - set(dead) <= {*delivered}, f"lost: {where}"
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
+@pytest.mark.parametrize("name", ["publish", "take one", "take all", "ack all", "ack the middle", "nack two apart"])
+def test_the_operation_can_be_tried_again(place: Path, name: str, executed: bool) -> None:
+    """After a failure the same client can repeat the operation; each message still comes exactly once."""
+    operation = OPERATIONS[name]
+    kinds = FAULTS["soft mount, executed" if executed else "soft mount, not executed"]
+    for at in range(1, 100):
+        root = str(place / f"root{at}")
+        with _broker(root) as broker:
+            _settings(broker)
+            state = operation.prepare(broker)
+            assert isinstance(broker.fs, Watched)
+            broker.fs.around = falsify = Fault(kinds, at)
+            answer: Any = None
+            try:
+                answer = operation.act(broker, state)
+            except StorageError:
+                answer = operation.act(broker, state)
+            broker.fs.around = None
+            if not falsify.hit:
+                return
+            where = f"{falsify.hit} {at} of {name!r}"
+            acked = []
+            if operation.taken:
+                assert [body(one) for one in answer] == list(operation.taken), where
+                broker.ack(answer)
+                acked = list(map(body, answer))
+            delivered = acked + _deliver_all(root)
+            expected = {*FIVE, *operation.new} - set(operation.settled)
+            assert sorted(delivered) == sorted(expected), where
+    raise AssertionError("faults without end")
+
+
+class Stale:
+    """Listings miss the entries of `hidden` directories until those are touched, or changed by this client: the
+    tick bug of NFS v3."""
+
+    def __init__(self, root: str) -> None:
+        self.fresh: set[str] = set()
+        self.root = root
+        self.served = 0
+
+    def __call__(self, name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if name == "touch":
+            self.fresh.add(args[0])
+        elif name in ("listdir", "subdirectories") and args[0] not in self.fresh:
+            call()  # a directory that is gone says so
+            self.served += 1
+            return []
+        elif name in ("rename", "link", "unlink", "create", "mkdir"):
+            self.fresh |= {os.path.dirname(path) for path in args if isinstance(path, str)}
+        return call()
+
+
+def test_a_stale_listing_of_ready_is_not_believed(place: Path) -> None:
+    """A taker whose listings miss everything says nothing about emptiness before it made them complete."""
+    root = str(place / "root")
+    with _broker(root) as publisher:
+        _settings(publisher)
+        publisher.publish_many(QUEUE, FIVE)
+    for expected in FIVE:
+        with _broker(root) as broker:
+            assert isinstance(broker.fs, Watched)
+            broker.queue(QUEUE)
+            broker.fs.around = stale = Stale(root)
+            messages = broker.consume(QUEUE)
+            assert stale.served, "no stale listing was served"
+            assert list(map(body, messages)) == [expected]
+            broker.ack(messages)
+
+
+@pytest.mark.parametrize("state", ["ended", "delayed"])
+def test_a_sweep_finds_what_a_stale_listing_misses(place: Path, state: str) -> None:
+    """Leases that ran out come back, and delayed messages become ready, although the listing would miss them for
+    good: nobody changes these directories any more."""
+    root = str(place / "root")
+    with _broker(root, Detached()) as publisher:
+        _settings(publisher)
+        publisher.publish_many(QUEUE, FIVE, delay=0.001 if state == "delayed" else None)
+        if state == "ended":
+            assert len(publisher.consume(QUEUE, n=5, lease=0.001)) == 5
+    with _broker(root) as broker:
+        assert isinstance(broker.fs, Watched)
+        broker.queue(QUEUE)
+        broker.fs.around = stale = Stale(root)
+        broker.fs.sleep(0.05)
+        found = drain(broker)
+        # What is delayed is listed only after its directory was made complete: no stale listing is ever asked for.
+        assert stale.served or state == "delayed"
+        assert found == FIVE
+
+
+def test_a_division_that_a_stale_listing_hides_is_waited_for(place: Path) -> None:
+    """Nobody says "empty" while a live client divides the only entry, although the listing of leases misses that."""
+    root = str(place / "root")
+    with _broker(root) as divider:
+        _settings(divider)
+        divider.publish_many(QUEUE, FIVE)
+        assert isinstance(divider.fs, Watched)
+        found: list[Any] = []
+
+        def meanwhile(name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+            """Before the rest goes back to ready, another client looks."""
+            if name == "rename" and "!split" in args[0] and "/ready/" in args[1] and not found:
+                with _broker(root) as taker:
+                    assert isinstance(taker.fs, Watched)
+                    taker.queue(QUEUE)
+                    taker.fs.around = Stale(root)
+                    looks = 0
+
+                    def count(_: float) -> None:
+                        nonlocal looks
+                        looks += 1
+                        if looks > 3:
+                            raise StopLooking
+
+                    taker.fs.sleep = count  # type: ignore[method-assign]
+                    try:
+                        found.append(list(map(body, taker.consume(QUEUE))))
+                    except StopLooking:
+                        found.append("waits")
+            return call()
+
+        divider.fs.around = meanwhile
+        assert list(map(body, divider.consume(QUEUE))) == ["m0"]
+        assert found == ["waits"]
+
+
+class StopLooking(Exception):
+    """The taker is about to look once more."""
