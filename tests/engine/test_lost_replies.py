@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable, NamedTuple

@@ -1,0 +1,48 @@
+"""The command as users have it: a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("ddmq-hpc"))
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(tmp_path / "root")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `ddmq-hpc` with arguments; `code` is the exit code it must have. Nothing may ever print a traceback."""
+
+    def call(*args: str, code: int | None = 0, stdin: str = "", env: dict[str, str] | None = None, **more: Any) -> Any:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DDMQ_HPC_")}
+        environment.update({"TMPDIR": str(tmp_path), **(env or {})})
+        done = subprocess.run(
+            [COMMAND, *args],
+            input=stdin,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=60,
+            **more,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert code is None or done.returncode == code, (
+            f"{args}: {done.returncode}, not {code}\n{done.stdout}{done.stderr}"
+        )
+        if code not in (None, 0, 1):
+            assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        return done
+
+    return call

@@ -1,0 +1,280 @@
+"""The daily commands, as black boxes: what they do, what they print, how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import COMMAND, Run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.cli.main import COMMANDS
+
+
+@pytest.fixture(autouse=True)
+def queue(run: Run, root: str) -> None:
+    run("create", "-f", root, "q")
+
+
+def pulled(run: Run, root: str, *args: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run("pull", root, "q", *args).stdout)
+    return found
+
+
+def counts(run: Run, root: str) -> dict[str, int]:
+    row = json.loads(run("status", root, "q", "--format", "json").stdout)["queues"][0]
+    return {state: row[state] for state in ("ready", "leased", "delayed", "dead")}
+
+
+def test_the_forms_of_ddmq(run: Run, root: str) -> None:
+    run("create", "-f", root, "a,b")
+    run(
+        "publish",
+        "-f",
+        "-p",
+        "10",
+        "-t",
+        "60",
+        "-r",
+        "-l",
+        "2",
+        "--requeue_prio",
+        "3",
+        "-C",
+        "-s",
+        "-v",
+        root,
+        "a",
+        "ten",
+    )
+    run("publish", "-p", "9", root, "a", "nine")
+    assert run("view", root, "a").stdout.splitlines()[1] == "| a | 2 | 0 |"
+    assert run("view", "-n", root).stdout.split() == ["a", "b", "q"]
+    first = json.loads(run("consume", "--format", "json", root, "a").stdout)
+    assert (first["message"], first["priority"]) == ("nine", 9)
+    run("nack", "-r", root, "a", first["filename"])
+    plain = run("consume", "-n", "2", "--format", "plain", root, "a").stdout
+    assert "message = nine" in plain and "message = ten" in plain
+    assert json.loads(run("json", json.dumps({"cmd": "view", "root": root, "queue": "a"})).stdout)["result"] == {
+        "a": [0, 2]
+    }
+    receipts = [line.split(" = ")[1] for line in plain.splitlines() if line.startswith("filename")]
+    assert run("ack", root, "a", ",".join(receipts)).stdout.count("acked") == 2
+    run("consume", root, "a", code=3)
+    assert "purged 0" in run("purge", root, "b").stdout
+    run("clean", root, "b")
+    run("delete", root, "a,b")
+    run("view", root, "a", code=4)
+
+
+@pytest.mark.parametrize("shape", ["json", "plain", "yaml", "body", "shell"])
+def test_pull_prints_in_every_format(run: Run, root: str, shape: str) -> None:
+    run("publish", root, "q", "hello")
+    out = run("pull", root, "q", "--format", shape).stdout
+    assert "hello" in out
+    if shape == "yaml":
+        assert yaml.safe_load(out)[0]["message"] == "hello"
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.text(st.characters(), max_size=60))
+def test_the_shell_format_is_safe_for_eval(run: Run, root: str, text: str) -> None:
+    """Quotes, newlines, `$( )`, other people's commands: what comes out of eval is the message, or its JSON form."""
+    with Broker(root) as broker:
+        broker.publish("q", text)
+    exports = run("pull", root, "q", "--format", "shell").stdout
+    script = exports + '\nprintf "%s" "$DDMQ_HPC_MESSAGE"'
+    data = script.encode("utf-8", "surrogateescape")
+    got = subprocess.run(["bash"], input=data, capture_output=True, check=True).stdout.decode(
+        "utf-8", "surrogateescape"
+    )
+    assert got == text or json.loads(got) == text
+
+
+def test_a_job_script_needs_no_arguments(run: Run, root: str) -> None:
+    run("publish", root, "q", "task")
+    env = {"DDMQ_HPC_ROOT": root, "DDMQ_HPC_QUEUE": "q"}
+    env["DDMQ_HPC_RECEIPT"] = json.loads(run("pull", env=env).stdout)["receipt"]
+    run("touch", "--lease", "1h", env=env)
+    run("ack", env=env)
+    assert "lease lost" in run("ack", code=5, env=env).stderr
+    run("pull", code=3, env=env)
+
+
+def test_settling(run: Run, root: str) -> None:
+    run("publish", root, "q", "x")
+    run("release", root, "q", pulled(run, root)["receipt"])
+    message = pulled(run, root)
+    assert message["attempt"] == 1
+    run("nack", root, "q", message["receipt"])
+    message = pulled(run, root)
+    assert message["attempt"] == 2
+    run("nack", "--delay", "1h", root, "q", message["receipt"])
+    assert counts(run, root) == {"ready": 0, "leased": 0, "delayed": 1, "dead": 0}
+    run("publish", root, "q", "y")
+    run("nack", "--no-requeue", root, "q", pulled(run, root)["receipt"])
+    assert counts(run, root)["dead"] == 1
+    listed = run("list", root, "q", "--state", "dead").stdout
+    shown = json.loads(run("show", root, "q", listed.split()[0], "--format", "json").stdout)
+    assert (shown["state"], shown["reason"], shown["history"][0]["state"]) == ("dead", "rejected", "nacked")
+    run("del_msg", root, "q", listed.split()[0])
+    assert counts(run, root)["dead"] == 0
+
+
+def test_bulk_sources(run: Run, root: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("seed,size\n1,a b\n2,c\n")
+    (tmp_path / "t.jsonl").write_text('{"message": {"n": 1}, "priority": 1}\n"two"\n')
+    assert "published 3 messages" in run("publish", root, "q", "--each-line", "-", stdin="one\ntwo\n\nthree").stdout
+    run("publish", root, "q", "--from-csv", str(tmp_path / "t.csv"), "--template", "run {seed} {{}} {size}")
+    run("publish", root, "q", "--from-jsonl", str(tmp_path / "t.jsonl"))
+    run("publish", root, "q", "--glob", str(tmp_path / "t.*"))
+    bodies = [json.loads(line)["message"] for line in run("peek", root, "q", "-n", "99").stdout.splitlines()]
+    assert bodies[:7] == [{"n": 1}, "one", "two", "three", "run 1 {} a b", "run 2 {} c", "two"]
+    assert [Path(body).name for body in bodies[7:]] == ["t.csv", "t.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["publish", "ROOT", "q", "x", "-p", "-1"], 2),
+        (["publish", "ROOT", "q", "--json", "NaN"], 2),
+        (["publish", "ROOT", "q", "--json", "[" * 500 + "]" * 500], 2),
+        (["publish", "ROOT", "q", "x" * 100_000 + "y", "--header", "bad"], 2),
+        (["publish", "ROOT", "..", "x"], 2),
+        (["publish", "ROOT", "nope", "x"], 4),
+        (["pull", "ROOT", "q", "--lease", "0"], 2),
+        (["pull", "ROOT", "q", "--wait", "soon"], 2),
+        (["pull", "ROOT", "q", "-n", "0"], 2),
+        (["ack", "ROOT", "q", "q/forged~1"], 2),
+        (["show", "ROOT", "q", "nope"], 4),
+        (["exec", "ROOT", "q"], 2),
+        (["json", "{"], 2),
+        (["status", "/nonexistent"], 4),
+        (["frobnicate"], 2),
+    ],
+)
+def test_wrong_input_is_told_in_one_line_and_changes_nothing(run: Run, root: str, args: list[str], code: int) -> None:
+    done = run(*(root if arg == "ROOT" else arg for arg in args), code=None if args[0] == "json" else code)
+    assert args[0] != "json" or (done.returncode, json.loads(done.stdout)["ok"]) == (code, False)
+    assert counts(run, root) == {"ready": 0, "leased": 0, "delayed": 0, "dead": 0}
+
+
+def test_a_receipt_of_another_queue_is_refused(run: Run, root: str) -> None:
+    run("create", root, "other")
+    run("publish", root, "q", "x")
+    run("ack", root, "other", pulled(run, root)["receipt"], code=2)
+    assert counts(run, root)["leased"] == 1
+
+
+def test_a_paused_queue_says_so(run: Run, root: str) -> None:
+    Path(root, "q", "ddmq.yaml").write_text("paused: true\n")
+    run("publish", root, "q", "x")
+    run("pull", root, "q", code=6)
+
+
+def test_exec(run: Run, root: str) -> None:
+    for text in ("a b", "bad", "in"):
+        run("publish", root, "q", text)
+    assert run("exec", root, "q", "--", "echo", "<{}>").stdout == "<a b>\n"
+    run("exec", root, "q", "--", "sh", "-c", 'test "$DDMQ_HPC_MESSAGE" != bad', code=1)
+    run("nack", "--no-requeue", root, "q", pulled(run, root)["receipt"])
+    assert run("exec", root, "q", "--stdin", "--", "cat").stdout == "in"
+    run("exec", root, "q", "--", "true", code=3)
+    assert counts(run, root) == {"ready": 0, "leased": 0, "delayed": 0, "dead": 1}
+
+
+def test_exec_keeps_its_lease_and_gives_it_back_when_told_to_stop(run: Run, root: str) -> None:
+    run("publish", root, "q", "x")
+    child = subprocess.Popen([COMMAND, "exec", root, "q", "--lease", "1s", "--", "sleep", "60"])
+    try:
+        time.sleep(3.5)
+        run("clean", root, "q")
+        assert counts(run, root)["leased"] == 1
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=10) == 128 + signal.SIGTERM
+    finally:
+        child.kill()
+    assert pulled(run, root)["attempt"] == 1
+
+
+def test_a_killed_exec_gives_its_message_back_at_once(run: Run, root: str) -> None:
+    run("publish", root, "q", "x")
+    child = subprocess.Popen([COMMAND, "exec", root, "q", "--", "sleep", "2"])
+    while counts(run, root)["leased"] == 0:
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    assert pulled(run, root)["attempt"] == 2
+
+
+def test_a_stream_of_json(run: Run, root: str) -> None:
+    requests = [
+        {"cmd": "publish", "queue": "q", "message": {"n": 1}, "headers": {"h": "v"}},
+        {"cmd": "publish_many", "queue": "q", "messages": [2, 3]},
+        {"cmd": "peek", "queue": "q"},
+        {"cmd": "nonsense"},
+        {"cmd": "publish", "queue": "../x", "message": 1},
+        {"cmd": "status", "queue": "q"},
+    ]
+    lines = "".join(json.dumps({"root": root, **request}) + "\n" for request in requests) + "not json\n"
+    answers = [json.loads(line) for line in run("json", "-", stdin=lines).stdout.splitlines()]
+    assert [answer["ok"] for answer in answers] == [True, True, True, False, False, True, False]
+    assert all(answer["schema_version"] == 1 for answer in answers)
+    assert answers[2]["result"][0]["message"] == {"n": 1}
+    assert answers[4]["error"]["type"] == "BadName"
+    assert answers[5]["result"][0]["ready"] == 3
+
+
+def test_keys(run: Run, root: str) -> None:
+    first = run("publish", root, "q", "x", "--key", "k").stdout
+    assert run("publish", root, "q", "y", "--key", "k").stdout == first
+    run("publish", root, "q", "y", "--key", "k", "--if-exists", "error", code=1)
+    run("publish", root, "q", "z", "--key", "k", "--if-exists", "replace")
+    assert counts(run, root)["ready"] == 1
+    assert pulled(run, root)["message"] == "z"
+
+
+def test_foreign_files_are_reported_and_left_alone(run: Run, root: str) -> None:
+    strange = Path(root, "q", "leased", "notes\x1b[31m.txt")
+    strange.write_text("mine")
+    done = run("status", root)
+    assert "1 foreign" in done.stderr and "\x1b" not in done.stderr
+    run("clean", root)
+    assert strange.read_text() == "mine"
+
+
+def test_a_linked_queue_is_refused(run: Run, root: str, tmp_path: Path) -> None:
+    os.symlink(f"{root}/q", f"{root}/linked")
+    run("publish", root, "linked", "x", code=4)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    assert "Usage: ddmq-hpc" in run(command, "--help").stdout
+
+
+def test_a_pull_imports_nothing_that_it_does_not_use(run: Run, root: str) -> None:
+    """On a network file system each imported file costs round trips."""
+    script = (
+        "import sys; sys.argv = ['ddmq-hpc', 'pull', sys.argv[1], 'q']\n"
+        "from ddmq_hpc.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sorted(sys.modules))"
+    )
+    run("publish", root, "q", "x")
+    python = Path(COMMAND).with_name("python")
+    done = subprocess.run([python, "-c", script, root], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    unwanted = {"yaml", "psutil", "filelock", "rich", "subprocess", "random", "hashlib", "csv", "socket", "tempfile"}
+    assert not loaded & unwanted
+    assert len({name for name in loaded if name.startswith("ddmq_hpc")}) <= 32
