@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-COMMAND = str(Path(sys.executable).with_name("ddmq-hpc"))
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+from command import COMMAND, Run
 
 
 @pytest.fixture

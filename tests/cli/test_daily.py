@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import COMMAND, Run
+from command import COMMAND, Run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,25 +37,7 @@ def counts(run: Run, root: str) -> dict[str, int]:
 
 def test_the_forms_of_ddmq(run: Run, root: str) -> None:
     run("create", "-f", root, "a,b")
-    run(
-        "publish",
-        "-f",
-        "-p",
-        "10",
-        "-t",
-        "60",
-        "-r",
-        "-l",
-        "2",
-        "--requeue_prio",
-        "3",
-        "-C",
-        "-s",
-        "-v",
-        root,
-        "a",
-        "ten",
-    )
+    run("publish", *"-f -p 10 -t 60 -r -l 2 --requeue_prio 3 -C -s -v".split(), root, "a", "ten")
     run("publish", "-p", "9", root, "a", "nine")
     assert run("view", root, "a").stdout.splitlines()[1] == "| a | 2 | 0 |"
     assert run("view", "-n", root).stdout.split() == ["a", "b", "q"]
@@ -64,9 +46,8 @@ def test_the_forms_of_ddmq(run: Run, root: str) -> None:
     run("nack", "-r", root, "a", first["filename"])
     plain = run("consume", "-n", "2", "--format", "plain", root, "a").stdout
     assert "message = nine" in plain and "message = ten" in plain
-    assert json.loads(run("json", json.dumps({"cmd": "view", "root": root, "queue": "a"})).stdout)["result"] == {
-        "a": [0, 2]
-    }
+    view = json.dumps({"cmd": "view", "root": root, "queue": "a"})
+    assert json.loads(run("json", view).stdout)["result"] == {"a": [0, 2]}
     receipts = [line.split(" = ")[1] for line in plain.splitlines() if line.startswith("filename")]
     assert run("ack", root, "a", ",".join(receipts)).stdout.count("acked") == 2
     run("consume", root, "a", code=3)
@@ -94,9 +75,8 @@ def test_the_shell_format_is_safe_for_eval(run: Run, root: str, text: str) -> No
     exports = run("pull", root, "q", "--format", "shell").stdout
     script = exports + '\nprintf "%s" "$DDMQ_HPC_MESSAGE"'
     data = script.encode("utf-8", "surrogateescape")
-    got = subprocess.run(["bash"], input=data, capture_output=True, check=True).stdout.decode(
-        "utf-8", "surrogateescape"
-    )
+    done = subprocess.run(["bash"], input=data, capture_output=True, check=True)
+    got = done.stdout.decode("utf-8", "surrogateescape")
     assert got == text or json.loads(got) == text
 
 

@@ -145,7 +145,7 @@ class World:
         fs = Client(self.root, self.network)
         fs.world, fs.actor = self, actor
         queue = Queue(fs, self.paths, Holder(self, actor.name if actor else name), lambda: SETTINGS)
-        # Whether to sweep depends on what others of this node did lately; here sweepers sweep, and whoever finds nothing.
+        # Whether to sweep depends on what others of this node did lately; here sweepers do, and who finds nothing.
         queue.sweeper.maybe = lambda settings: None  # type: ignore[method-assign,assignment,return-value]
         if actor:
             fs.around = actor.around
@@ -301,13 +301,13 @@ def _random_run(world: World, seed: int, cast: list[tuple[str, Callable[[Actor],
             world.trail.append("every lease runs out")
             world.now += 10_000
         if ranked and at < 150:
-            actor = min(running, key=lambda one: rank.index(one.name.rstrip("'")))
+            actor = min(running, key=lambda one: rank.index(one.name[0]))
         else:
             actor = chance.choice(running)
         if at in crash_at:
             world.kill(actor)
-            work = dict(cast)[actor.name.rstrip("'")]
-            world.start(actor.name + "'", work)  # somebody does its work after it
+            work = dict(cast)[actor.name[0]]
+            world.start(actor.name + "-next", work)  # somebody does its work after it
         else:
             world.step(actor)
     raise AssertionError("no end")
