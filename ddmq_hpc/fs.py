@@ -25,6 +25,8 @@ NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV})
 UNKNOWN = frozenset({errno.EIO, errno.ETIMEDOUT})
 #: How often a call is repeated whose source is there although it was said to be gone.
 _TRIES = 5
+#: Seconds by which two clocks differ that are not the same.
+_SET = 0.5
 _READ_ONCE = 1 << 16
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 #: O_NONBLOCK: a FIFO planted in a queue must not hang a reader.
@@ -141,37 +143,50 @@ class Filesystem(Calls):
         self.network = not self.mount.local if network is None else network
         self._offset = 0.0
         self._measured = -1e9
+        self._apart = 0.0  # this host's clock minus its steady one, when last measured
 
     # -- the clock
 
     def now(self, probe_directory: str) -> float:
         """Seconds since 1970 in the file system's clock: never compare the clocks of two hosts.
 
-        On a network file system the offset to this host's clock is measured once a minute, by making a file in
-        `probe_directory` (create, write, and mtime are the server's time whatever the client's; measured on NFS).
+        On a network file system the offset to this host's clock is measured once a minute, and when somebody set that
+        clock, by making a file in `probe_directory` (create, write, and mtime are the server's time whatever the
+        client's; measured on NFS).
         """
         if not self.network:
             return self.time()
-        if self.monotonic() - self._measured > 60:
+        clock, steady = self.time(), self.monotonic()
+        if steady - self._measured > 60 or abs(clock - steady - self._apart) > _SET:
             self._measure(probe_directory)
-        return self.time() + self._offset
+            clock = self.time()
+        return clock + self._offset
 
     def _measure(self, directory: str) -> None:
+        for _ in range(_TRIES):
+            before = self.time()
+            self._measured = self.monotonic()
+            self._apart = before - self._measured
+            try:
+                stamp = self._stamp(directory)
+            except OSError:
+                # A full or read-only file system has its clock all the same; the next minute tries again.
+                return
+            offset = stamp - (before + self.time()) / 2
+            self._offset = 0.0 if abs(offset) < _SET else offset
+            # Stamped at any moment of the round trip: one that hung (60 s after a server's crash) tells little.
+            if self.monotonic() - self._measured < 2 * _SET:
+                return
+
+    def _stamp(self, directory: str) -> float:
+        """The file system's time: that of a new file."""
         from ddmq_hpc.identity import token
 
         path = f"{directory}/clock-{token()}"
-        before = self.time()
-        try:
-            self.create(path, b"", False)
-            stamp = self.lstat(path).st_mtime
-            self.unlink(path)
-        except OSError:
-            # A full or read-only file system has its clock all the same; the next minute tries again.
-            self._measured = self.monotonic()
-            return
-        offset = stamp - (before + self.time()) / 2
-        self._offset = 0.0 if abs(offset) < 0.5 else offset
-        self._measured = self.monotonic()
+        self.create(path, b"", False)
+        stamp = self.lstat(path).st_mtime
+        self.unlink(path)
+        return stamp
 
     # -- moves of names
 
