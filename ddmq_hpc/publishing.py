@@ -9,7 +9,7 @@ from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_of, pack_
 #: Bounds of a pack: a million messages are 8,000 inodes, and none is too big to read in one go.
 PACK_MESSAGES, PACK_BYTES = 128, 256 * 1024
 #: After this many entries in one bucket a publisher turns to narrower ones; below a fraction of it, to wider ones.
-BUCKET_FULL = 200
+BUCKET_FULL = 64
 _BUCKET_SPARSE = BUCKET_FULL // 32
 
 

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 
 from ddmq_hpc.names import bucket_of
-from ddmq_hpc.publishing import BUCKET_FULL, PackNames
+from ddmq_hpc.publishing import PackNames
 
 
 def test_names_grow_even_when_the_clock_stands_or_jumps_back() -> None:
@@ -19,7 +19,7 @@ def test_a_busy_publisher_keeps_every_bucket_small() -> None:
     names = PackNames()
     start = 1_795_000_000_000_000_000
     counts = Counter(bucket_of(names.next(start + i * 70_000)) for i in range(100_000))  # 14,000 a second
-    assert max(counts.values()) <= BUCKET_FULL + 50
+    assert max(counts.values()) <= 230  # what the narrowest window takes at this rate
     assert len(counts) < 700
 
 
