@@ -10,7 +10,7 @@ from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_of, pack_
 PACK_MESSAGES, PACK_BYTES = 128, 256 * 1024
 #: After this many entries in one bucket a publisher turns to narrower ones; below a fraction of it, to wider ones.
 BUCKET_FULL = 64
-_BUCKET_SPARSE = BUCKET_FULL // 32
+_BUCKET_SPARSE = BUCKET_FULL // 16 + 1
 
 
 class PackNames:
