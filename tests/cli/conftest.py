@@ -23,16 +23,16 @@ def run(tmp_path: Path) -> Run:
     def call(*args: str, code: int | None = 0, stdin: str = "", env: dict[str, str] | None = None, **more: Any) -> Any:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DDMQ_HPC_")}
         environment.update({"TMPDIR": str(tmp_path), **(env or {})})
-        done = subprocess.run(
+        done: Any = subprocess.run(
             [COMMAND, *args],
-            input=stdin,
+            input=stdin.encode(),
             env=environment,
             capture_output=True,
-            text=True,
-            errors="surrogateescape",
             timeout=60,
             **more,
         )
+        # Not as text=True would: that changes line ends.
+        done.stdout, done.stderr = (part.decode("utf-8", "surrogateescape") for part in (done.stdout, done.stderr))
         assert "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, (
             f"{args}: {done.returncode}, not {code}\n{done.stdout}{done.stderr}"
