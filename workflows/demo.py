@@ -54,8 +54,12 @@ def work(root: str, results: Path) -> list[Done]:
     done = []
     while not stop.is_set() and (messages := broker.consume(queue=QUEUE, n=1)):
         for message in messages:
-            with message:  # settled at the end of the block, given back when it raises
-                done.append(compress(Path(message.message["source"]), message.message["name"], results))
+            task = message.message
+            try:
+                with message:  # settled at the end of the block, given back for another attempt when it raises
+                    done.append(compress(Path(task["source"]), task["name"], results))
+            except OSError as error:
+                print(f"{task['name']}: {error.strerror} (attempt {message.attempt})", file=sys.stderr)
     return done
 
 
@@ -100,9 +104,9 @@ def run(source: Path, home: Path, count: int, tasks: int) -> int:
     broker = ddmq_hpc.broker(root, create=True)
     broker.create_queue(QUEUE)
 
-    files = (path for path in sorted(source.rglob("*.py")) if "site-packages" not in path.parts)
-    bodies = ({"source": str(source), "name": str(path.relative_to(source))} for path in islice(files, tasks))
-    total = broker.publish_many(QUEUE, bodies)
+    names = (path.relative_to(source) for path in sorted(source.rglob("*.py")))
+    own = (str(name) for name in names if "site-packages" not in name.parts)
+    total = broker.publish_many(QUEUE, ({"source": str(source), "name": name} for name in islice(own, tasks)))
     print(f"{total} tasks published to the queue {QUEUE!r} in {root}; {count} workers take them")
 
     begin = time.monotonic()
@@ -144,9 +148,10 @@ def main() -> int:
         return run(given.directory.resolve(), home, given.workers, given.tasks)
     finally:
         if given.keep:
-            print(f"results and SHA256SUMS are in {home / 'results'}, the queue in {home / 'queue'}")
+            print(f"the compressed files and SHA256SUMS are in {home / 'results'}, the queue in {home / 'queue'}")
         else:
             shutil.rmtree(home)
+            print("all of it removed again; --keep leaves the results and the queue")
 
 
 if __name__ == "__main__":
