@@ -26,7 +26,7 @@ from ddmq_hpc.names import (
     parse_message_id,
 )
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.settling import Held, Parting, carve, kept_runs, split_lease
+from ddmq_hpc.settling import Held, Parting, carve, kept_runs, placed, split_lease
 
 STATES = ("ready", "leased", "delayed", "dead")
 _KEY_SECONDS = 30 * 86400
@@ -201,15 +201,15 @@ def claim_waiting(queue: Queue, found: Found, index: int) -> Held | None:
     duration = 60_000
     now_ms = int(fs.now(paths.tmp) * 1000)
     whole = Lease(found.priority, found.entry, now_ms + duration, duration, queue.taker.new_owner())
-    marked = split_lease(whole, now_ms)
-    if not fs.claim(found.path, paths.in_leased(marked)):
+    marked = placed(paths, split_lease(whole, now_ms))
+    if not fs.claim(found.path, marked.path):
         return None
-    mine = whole.part(index, index + 1)
+    mine = placed(paths, whole.part(index, index + 1))
     back = [Parting(run, _stand(queue, found, run)) for run in kept_runs(found.entry, [index])]
     if not carve(fs, paths, marked, [mine], back):
         return None
     queue.taker.forget()
-    return Held(queue, mine, fs.time())
+    return Held(queue, mine.lease, fs.time(), mine.path)
 
 
 def _stand(queue: Queue, found: Found, run: Entry) -> str:

@@ -63,7 +63,12 @@ class Calls:
         os.rmdir(path)
 
     def listdir(self, path: str) -> list[str]:
-        return os.listdir(path)
+        """What is in a directory; ENOTDIR when it is a symbolic link to one."""
+        handle = os.open(path, _DIRECTORY)
+        try:
+            return os.listdir(handle)
+        finally:
+            os.close(handle)
 
     def subdirectories(self, path: str) -> list[str]:
         """Names of the directories in `path`; symbolic links to directories are none."""
@@ -302,11 +307,11 @@ class Filesystem(Calls):
         return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 
     def names(self, directory: str) -> list[str]:
-        """What is in a directory, by a fresh opening; nothing when it is gone. Without NFS's placeholders."""
+        """What is in a directory, by a fresh opening; nothing when it is gone or a link. Without NFS's placeholders."""
         try:
             found = self.listdir(directory)
         except OSError as error:
-            if error.errno in GONE:
+            if error.errno in GONE or error.errno == errno.ENOTDIR:
                 return []
             raise
         return [name for name in found if not name.startswith(".nfs")] if self.network else found
@@ -358,7 +363,14 @@ class Filesystem(Calls):
         try:
             self.rmdir(directory)
         except OSError as error:
-            if error.errno not in GONE | {errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EBUSY}:
+            if error.errno not in GONE | {
+                errno.ENOTEMPTY,
+                errno.EEXIST,
+                errno.EACCES,
+                errno.EPERM,
+                errno.EBUSY,
+                errno.ENOTDIR,
+            }:
                 raise
 
     def walk(self, directory: str) -> Iterator[str]:

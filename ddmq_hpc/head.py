@@ -26,6 +26,7 @@ MAX_AGE_LOCAL, MAX_AGE_NETWORK = 0.05, 0.25
 MAX_WINDOW, LOSSES_A_LISTING = 64, 8
 _EMPTY_SECONDS = 1.0
 _OLD_NS = 30_000_000_000
+_NO_HORIZON = "~"  # sorts behind every name of an entry
 
 
 class Candidate(NamedTuple):
@@ -112,7 +113,7 @@ class Head:
             self._foreign.clear()
             fs.refresh(ready)
         self._read_at = fs.monotonic()
-        for priority in sorted(int(name) for name in fs.directories(ready) if is_priority(name)):
+        for priority in sorted(int(name) for name in fs.names(ready) if is_priority(name)):
             if thorough:
                 fs.refresh(f"{ready}/{priority}")
             found = self._read_priority(f"{ready}/{priority}", thorough)
@@ -124,30 +125,29 @@ class Head:
 
     def _read_priority(self, directory: str, thorough: bool) -> list[tuple[str, str]]:
         """(name, bucket) of the first entries, last first. Wider buckets sort before the ones inside them."""
-        fs, now = self._fs, self._read_at
-        buckets = sorted(name for name in fs.directories(directory) if is_bucket(name))
-        names: list[tuple[str, str]] = []
-        for position, bucket in enumerate(buckets):
-            path = f"{directory}/{bucket}"
-            if now - self._empty.get(path, -1e9) < _EMPTY_SECONDS:
-                continue
-            if thorough:
-                fs.refresh(path)
-            found = fs.names(path)
-            if not found:
-                self._found_empty(path, bucket)
-                continue
-            foreign = self._foreign
-            names += [(name, bucket) for name in found if name not in foreign]
-            if position + 1 == len(buckets):
+        listed: list[tuple[str, list[str]]] = []
+        horizon = ""
+        buckets = filter(is_bucket, sorted(self._fs.names(directory)))  # lazily: few of many are looked at
+        following = next(buckets, "")
+        while bucket := following:
+            following = next(buckets, "")
+            if names := self._read_bucket(directory, bucket, thorough):
+                listed.append((bucket, names))
+            horizon = bucket_start(following) if following else _NO_HORIZON
+            if any(min(names) < horizon for _, names in listed):
                 break
-            horizon = bucket_start(buckets[position + 1])
-            exact = [pair for pair in names if pair[0] < horizon]
-            if exact:
-                names = exact
-                break
-        names.sort(reverse=True)
-        return names
+        return sorted(((name, bucket) for bucket, names in listed for name in names if name < horizon), reverse=True)
+
+    def _read_bucket(self, directory: str, bucket: str, thorough: bool) -> list[str]:
+        path = f"{directory}/{bucket}"
+        if self._read_at - self._empty.get(path, -1e9) < _EMPTY_SECONDS:
+            return []
+        if thorough:
+            self._fs.refresh(path)
+        found = self._fs.names(path)
+        if not found:
+            self._found_empty(path, bucket)
+        return [name for name in found if name not in self._foreign] if self._foreign else found
 
     def _found_empty(self, path: str, bucket: str) -> None:
         """Remember it; remove it when its time is long over. Rarely, because ESTALE follows (measured on NFS)."""

@@ -8,9 +8,10 @@ from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_of, pack_
 
 #: Bounds of a pack: a million messages are 8,000 inodes, and none is too big to read in one go.
 PACK_MESSAGES, PACK_BYTES = 128, 256 * 1024
-#: After this many entries in one bucket a publisher turns to narrower ones; below a fraction of it, to wider ones.
+#: A publisher turns to buckets that hold no more than this at its pace; below a fraction of it, to wider ones.
 BUCKET_FULL = 64
 _BUCKET_SPARSE = BUCKET_FULL // 16 + 1
+_NARROWEST = len(WINDOWS) - 1
 
 
 class PackNames:
@@ -22,6 +23,7 @@ class PackNames:
         self._level = 0
         self._window = -1
         self._in_window = 0
+        self._entered_ns = 0
 
     def next(self, ns: int) -> str:
         """A name for a pack published at `ns`, at a level that keeps its bucket small."""
@@ -32,16 +34,24 @@ class PackNames:
         return pack_name(ns, self._level, self._token)
 
     def _choose_level(self, ns: int) -> None:
-        window = ns // WINDOWS[self._level]
-        if window == self._window:
+        if ns // WINDOWS[self._level] == self._window:
             self._in_window += 1
-            if self._in_window > BUCKET_FULL and self._level + 1 < len(WINDOWS):
-                self._level += 1
-                self._window, self._in_window = ns // WINDOWS[self._level], 1
+            if self._in_window > BUCKET_FULL and self._level < _NARROWEST:
+                self._enter(self._fitting_level(ns), ns)
             return
-        if self._in_window < _BUCKET_SPARSE and self._level > 0:
-            self._level -= 1
-        self._window, self._in_window = ns // WINDOWS[self._level], 1
+        wider = self._in_window < _BUCKET_SPARSE and self._level > 0
+        self._enter(self._level - wider, ns)
+
+    def _fitting_level(self, ns: int) -> int:
+        """The widest narrower level whose buckets stay below `BUCKET_FULL` at the pace of this one: each level in
+        between would be one more bucket for takers to list."""
+        pace = self._in_window / (ns - self._entered_ns)
+        fitting = range(self._level + 1, _NARROWEST)
+        return next((level for level in fitting if WINDOWS[level] * pace <= BUCKET_FULL), _NARROWEST)
+
+    def _enter(self, level: int, ns: int) -> None:
+        self._level, self._window = level, ns // WINDOWS[level]
+        self._in_window, self._entered_ns = 1, ns
 
 
 class Publisher:

@@ -17,9 +17,9 @@ from ddmq_hpc.names import Dead, Entry, Lease, QueuePaths, message_id
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.publishing import Publisher
 from ddmq_hpc.settings import Settings
-from ddmq_hpc.settling import Held, Parting, carve, kept_runs, runs_of, split_lease
+from ddmq_hpc.settling import Held, Parting, Taken, carve, kept_runs, placed, runs_of, split_lease
 from ddmq_hpc.sweeping import Sweeper, Swept
-from ddmq_hpc.taking import Taken, Taker
+from ddmq_hpc.taking import Taker
 
 #: How often a client looks again before it says that a queue is empty while others move its messages about, the waits
 #: between (seconds), and the age from which a directory's time of change is sure to tell of every change.
@@ -105,8 +105,7 @@ class Queue:
         """Whether nothing is ready and nothing is about to be put back. False: take again.
 
         An entry that is being divided is in neither place for one moment and in `leased` for the next. One listing of
-        each
-        cannot tell, so `leased` must have been without one, and unchanged, while `ready` was found empty.
+        each cannot tell, so `leased` must have been without one, and unchanged, while `ready` was found empty.
         """
         wait = _FIRST_WAIT
         if self.fs.network:
@@ -318,24 +317,23 @@ class Queue:
         return lost
 
     def _divide(self, lease: Lease, kept: list[Lease], go: list[Parting]) -> bool:
-        whole = lease
+        taken = whole = placed(self.paths, lease)
         if len(kept) + len(go) > 1:
-            whole = split_lease(lease, int(self.fs.now(self.paths.tmp) * 1000))
-            if not self.fs.claim(self.paths.in_leased(lease), self.paths.in_leased(whole)):
+            whole = placed(self.paths, split_lease(lease, int(self.fs.now(self.paths.tmp) * 1000)))
+            if not self.fs.claim(taken.path, whole.path):
                 return False
         try:
-            if carve(self.fs, self.paths, whole, kept, go):
+            if carve(self.fs, self.paths, whole, [placed(self.paths, piece) for piece in kept], go):
                 return True
         except OSError:
-            if whole is not lease:
-                self.fs.claim(self.paths.in_leased(whole), self.paths.in_leased(lease))  # held on to, as before
+            if whole is not taken:
+                self.fs.claim(whole.path, taken.path)  # held on to, as before
             raise
-        return not kept and self._reply_was_lost(whole, self.paths.in_leased(whole))
+        return not kept and self._reply_was_lost(*whole)
 
     def _reply_was_lost(self, lease: Lease, path: str) -> bool:
         """Whether a lease is gone although nobody may reclaim it yet: on a network file system that was this client's
-        own
-        call, its reply lost."""
+        own call, its reply lost."""
         return self.fs.network and self.fs.now(self.paths.tmp) * 1000 < lease.deadline and not self.fs.is_there(path)
 
     def _record(self, state: str, lease: Lease, run: Entry, now: float, held: Held, **more: Any) -> str:
@@ -371,4 +369,4 @@ def _is_all(held: Held, indexes: Collection[int]) -> bool:
     if len(held.runs) != 1:
         return False
     entry = held.runs[0].entry
-    return entry.stop - entry.first == len(indexes) and all(entry.first <= index < entry.stop for index in indexes)
+    return len(indexes) == entry.stop - entry.first and all(map(indexes.__contains__, range(entry.first, entry.stop)))

@@ -1,11 +1,9 @@
 """Dividing leased entries: what a taker keeps of an entry, and what becomes of the messages of a lease.
 
 One primitive, `carve`, does both. It turns a leased entry into pieces: some stay leased, some go elsewhere. Its calls
-are
-ordered so that a crash between any two leaves either the whole entry, or the whole entry with links inside it (a
-sweeper
-takes the whole one over and drops those), or only pieces. Links are made to names that nobody but this client takes
-away, since a retransmitted LINK would make such a name again; whatever leaves `leased` does so by rename.
+are ordered so that a crash between any two leaves either the whole entry, or the whole entry with links inside it (a
+sweeper takes the whole one over and drops those), or only pieces. Links are made to names that nobody but this client
+takes away, since a retransmitted LINK would make such a name again; whatever leaves `leased` does so by rename.
 """
 
 from __future__ import annotations
@@ -25,6 +23,13 @@ SPLIT_MS = 60_000
 _SPLIT_MIN_MS = 10_000
 
 
+class Taken(NamedTuple):
+    """A lease and its path."""
+
+    lease: Lease
+    path: str
+
+
 class Parting(NamedTuple):
     """A piece that leaves `leased`, and the path it goes to."""
 
@@ -38,63 +43,66 @@ def split_lease(lease: Lease, now_ms: int) -> Lease:
     return Lease(lease.priority, lease.entry, now_ms + span, span, lease.owner, True)
 
 
-def carve(fs: Filesystem, paths: QueuePaths, whole: Lease, keep: list[Lease], go: list[Parting]) -> bool:
-    """Turn `whole` into `keep` (names in leased) and `go`; what is in neither is settled and vanishes.
+def carve(fs: Filesystem, paths: QueuePaths, whole: Taken, keep: list[Taken], go: list[Parting]) -> bool:
+    """Turn `whole` into `keep` and `go`; what is in neither is settled and vanishes.
 
     False when the lease was gone: nothing of it is the caller's any more. With several pieces `whole` must be marked
     `split`, so that it is nobody else's to divide.
     """
-    source = paths.in_leased(whole)
+    lease, source = whole
     if not keep and not go:
         return fs.drop(source)
     if not go:
-        return _link_all(fs, paths, source, keep[1:]) and _finish(fs, paths, source, paths.in_leased(keep[0]), keep[1:])
-    parked = [whole._replace(entry=piece.entry) for piece in go[1:]]
-    links = keep + parked
-    if not _link_all(fs, paths, source, links):
+        return _link_all(fs, source, keep[1:]) and _finish(fs, source, keep)
+    links = keep
+    if len(go) > 1:
+        links = keep + [placed(paths, lease._replace(entry=piece.entry)) for piece in go[1:]]
+    if not _link_all(fs, source, links):
         return False
     try:
         moved = fs.put(source, go[0].target)
     except OSError:
-        _drop_all(fs, paths, links)  # not executed: the whole is still the caller's
+        _drop_all(fs, links)  # not executed: the whole is still the caller's
         raise
     if not moved and not _still_mine(fs, paths, links):
         return False
-    for lease, piece in zip(parked, go[1:]):
+    for parked, piece in zip(links[len(keep) :], go[1:]):
         try:
-            fs.put(paths.in_leased(lease), piece.target)
+            fs.put(parked.path, piece.target)
         except OSError:
-            fs.put(paths.in_leased(lease), piece.target)  # half is done: a passing fault must not stop the rest
+            fs.put(parked.path, piece.target)  # half is done: a passing fault must not stop the rest
     return True
 
 
-def _link_all(fs: Filesystem, paths: QueuePaths, source: str, leases: list[Lease]) -> bool:
-    made: list[Lease] = []
-    for lease in leases:
+def placed(paths: QueuePaths, lease: Lease) -> Taken:
+    return Taken(lease, paths.in_leased(lease))
+
+
+def _link_all(fs: Filesystem, source: str, links: list[Taken]) -> bool:
+    for done, link in enumerate(links):
         try:
-            if fs.add_link(source, paths.in_leased(lease)):
-                made.append(lease)
+            if fs.add_link(source, link.path):
                 continue
         except OSError:
-            _drop_all(fs, paths, made)
+            _drop_all(fs, links[:done])
             raise
-        _drop_all(fs, paths, made)
+        _drop_all(fs, links[:done])
         return False
     return True
 
 
-def _finish(fs: Filesystem, paths: QueuePaths, source: str, target: str, links: list[Lease]) -> bool:
+def _finish(fs: Filesystem, source: str, keep: list[Taken]) -> bool:
     try:
-        if fs.claim(source, target):
+        if fs.claim(source, keep[0].path):
             return True
     except OSError:
-        _drop_all(fs, paths, links)
+        _drop_all(fs, keep[1:])
         raise
-    _drop_all(fs, paths, links)
+    _drop_all(fs, keep[1:])
     return False
 
 
-def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[Lease]) -> bool:
+def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[Taken]) -> bool:
     """After the whole was gone: my own rename with its reply lost, or a sweeper that took it over?
 
     A sweeper that did has either dropped my pieces already or still holds the entry that contains them.
@@ -103,21 +111,21 @@ def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[Lease]) -> bool:
 
     names = fs.names(paths.leased)
     held = [lease for lease in map(parse_lease, names) if lease]
-    mine = {lease.name for lease in pieces}
+    mine = {piece.lease.name for piece in pieces}
     over = any(
-        other.name not in mine and other.entry != piece.entry and other.entry.contains(piece.entry)
+        other.name not in mine and other.entry != piece.lease.entry and other.entry.contains(piece.lease.entry)
         for other in held
         for piece in pieces
     )
     if pieces and fs.network and mine <= set(names) and not over:
         return True
-    _drop_all(fs, paths, pieces)
+    _drop_all(fs, pieces)
     return False
 
 
-def _drop_all(fs: Filesystem, paths: QueuePaths, leases: list[Lease]) -> None:
-    for lease in leases:
-        fs.drop(paths.in_leased(lease))
+def _drop_all(fs: Filesystem, links: list[Taken]) -> None:
+    for link in links:
+        fs.drop(link.path)
 
 
 class Settler(Protocol):

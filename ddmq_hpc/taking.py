@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import NamedTuple
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.head import Candidate, Head
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.names import Entry, Lease, QueuePaths
-from ddmq_hpc.settling import Parting, carve, split_lease
+from ddmq_hpc.settling import Parting, Taken, carve, placed, split_lease
 
 #: When takers collide, the rest of a pack goes back in this many pieces.
 SHATTER = 8
 _CONTENDED = 4
-
-
-class Taken(NamedTuple):
-    """A fresh lease and its path."""
-
-    lease: Lease
-    path: str
 
 
 class Taker:
@@ -63,23 +55,23 @@ class Taker:
         if entry.stop - entry.first <= count:
             path = self._paths.in_leased(lease)
             return Taken(lease, path) if fs.claim(candidate.path, path) else None
-        whole = split_lease(lease, now_ms)
-        if not fs.claim(candidate.path, self._paths.in_leased(whole)):
+        whole = placed(self._paths, split_lease(lease, now_ms))
+        if not fs.claim(candidate.path, whole.path):
             return None
-        mine = lease.part(entry.first, entry.first + count)
+        cut = entry.first + count
+        mine = placed(self._paths, lease.part(entry.first, cut))
         bucket = candidate.path.rpartition("/")[0]
-        rest = self._pieces(entry.part(mine.entry.stop, entry.stop))
-        back = [Parting(piece, f"{bucket}/{piece.name}") for piece in rest]
+        back = [Parting(piece, f"{bucket}/{piece.name}") for piece in self._pieces(entry.part(cut, entry.stop))]
         try:
             if not carve(fs, self._paths, whole, [mine], back):
                 return None
         except OSError:
-            fs.put(self._paths.in_leased(whole), candidate.path)
+            fs.put(whole.path, candidate.path)
             raise
         with self._lock:
             for piece, path in reversed(back):
                 self.head.put_back(Candidate(candidate.priority, path, piece))
-        return Taken(mine, self._paths.in_leased(mine))
+        return mine
 
     def _pieces(self, rest: Entry) -> list[Entry]:
         """The rest of a pack: one piece, or several when others wait for it."""
