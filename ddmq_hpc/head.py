@@ -22,8 +22,8 @@ from ddmq_hpc.names import (
 
 #: How long a listing of the head serves, in seconds: nearly nothing where listing costs no round trip.
 MAX_AGE_LOCAL, MAX_AGE_NETWORK = 0.05, 0.25
-#: Takers that lose races choose at random among up to this many entries, and list again after this many losses.
-MAX_WINDOW, LOSSES_A_LISTING = 64, 8
+#: Takers that lose a race start anew at random among up to this many entries, and list again after this many losses.
+MAX_WINDOW, LOSSES_A_LISTING = 256, 8
 _EMPTY_SECONDS = 1.0
 _OLD_NS = 30_000_000_000
 _NO_HORIZON = "~"  # sorts behind every name of an entry
@@ -52,6 +52,7 @@ class Head:
         self._foreign: set[str] = set()
         self._losses = 0
         self.window = 1
+        self._skip = 0  # how many of the first names are left to the other takers
 
     def next(self) -> Candidate | None:
         """The first candidate, or one near it after lost races; None when ready looks empty."""
@@ -75,19 +76,20 @@ class Head:
 
     def _choose(self) -> tuple[str, str]:
         names = self._names
-        if self.window == 1:
-            return names.pop()
-        from random import randrange
-
-        return names.pop(-1 - randrange(min(self.window, len(names))))
+        return names.pop(-1 - self._skip if self._skip < len(names) else 0)
 
     def won(self) -> None:
+        """Go on from there: the next one was probably passed over by the others, too."""
         if self.window > 1:
-            self.window //= 2
+            self.window -= 1 + self.window // 16
+            self._skip = min(self._skip, self.window - 1)
 
     def lost(self) -> None:
-        """Somebody else took the candidate: spread out, so that takers stop running after the same names."""
-        self.window = min(self.window * 2, MAX_WINDOW)
+        """Somebody else took the candidate: go elsewhere, so that takers stop running after the same names."""
+        from random import randrange
+
+        self.window = min(self.window * 4, MAX_WINDOW)
+        self._skip = randrange(self.window)
         self._losses += 1
 
     def put_back(self, rest: Candidate) -> None:
