@@ -26,7 +26,7 @@ from ddmq_hpc.names import (
     message_id,
 )
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.settings import Settings
+from ddmq_hpc.settings import DEFAULTS, Settings
 from ddmq_hpc.units import seconds
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Broker:
         Raises `BadName`, `SettingsError`, `StorageError`.
         """
         paths = QueuePaths(self.root, queue)
-        _settings.apply(Settings(), settings, paths.settings)
+        _settings.apply(DEFAULTS, settings, paths.settings)
         try:
             for directory in (paths.top, *(f"{paths.top}/{name}" for name in DIRECTORIES)):
                 try:
@@ -366,11 +366,11 @@ class _SettingsReader:
         self._fs = fs
         self._files = files
         self._read_at = -1e9
-        self._settings = Settings()
+        self._settings = DEFAULTS
 
     def __call__(self) -> Settings:
         if self._fs.monotonic() - self._read_at > _SETTINGS_AGE:
-            settings = Settings()
+            settings = DEFAULTS
             for path in self._files:
                 try:
                     text = self._fs.read(path).decode("utf-8", "replace")

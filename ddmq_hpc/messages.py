@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ddmq_hpc.errors import BadMessage, UsageError
-from ddmq_hpc.settings import Settings, lease_duration, limit_number, optional, priority_number
+from ddmq_hpc.settings import DEFAULTS, Settings, lease_duration, limit_number, optional, priority_number
 from ddmq_hpc.settings import boolean as _boolean
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ OPTION_NAMES = tuple(option.name for option in fields(Options))
 NO_OPTIONS = Options()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Message:
     """One message, as published or as leased. Leave its `with` block to ack it, or by an exception to nack it.
 
@@ -87,11 +87,36 @@ class Message:
     message: Any
     queue: str
     options: Options = field(default=NO_OPTIONS, repr=False)
-    settings: Settings = field(default_factory=Settings, repr=False, compare=False)
+    settings: Settings = field(default=DEFAULTS, repr=False, compare=False)
     failed: int = field(default=0, repr=False)
     lost: int = field(default=0, repr=False)
     in_priority: int | None = field(default=None, repr=False)
     held: Held | None = field(default=None, repr=False, compare=False)
+
+    def __init__(
+        self,
+        id: str,
+        message: Any,
+        queue: str,
+        options: Options = NO_OPTIONS,
+        settings: Settings = DEFAULTS,
+        failed: int = 0,
+        lost: int = 0,
+        in_priority: int | None = None,
+        held: Held | None = None,
+    ) -> None:
+        # One update: setting nine attributes of a frozen dataclass one by one costs more than a write(2).
+        self.__dict__.update(
+            id=id,
+            message=message,
+            queue=queue,
+            options=options,
+            settings=settings,
+            failed=failed,
+            lost=lost,
+            in_priority=in_priority,
+            held=held,
+        )
 
     @property
     def priority(self) -> int:

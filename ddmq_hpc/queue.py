@@ -238,7 +238,8 @@ class Queue:
         lost: list[Handle] = []
         try:
             for held, handles in self.handles.by_lease(messages):
-                lost += [handles[index] for index in self._settle_held(held, handles, state, fate_of, outcome)]
+                if gone := self._settle_held(held, handles, state, fate_of, outcome):
+                    lost += [handles[index] for index in gone]
         except OSError as error:
             raise storage_error(error, f"settle messages of queue {self.name!r}") from error
         if fate_of is not None:

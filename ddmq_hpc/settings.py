@@ -94,6 +94,7 @@ class Settings:
     paused: bool = _setting(False, boolean, "hand out nothing")
 
 
+DEFAULTS = Settings()
 FIELDS = {f.name: f for f in fields(Settings)}
 #: What else may stand in a settings file: the layout's version, and what ddmq wrote there.
 _ALIASES = {"message_timeout": "timeout"}
