@@ -201,7 +201,7 @@ def claim_waiting(queue: Queue, found: Found, index: int) -> Held | None:
     duration = 60_000
     now_ms = int(fs.now(paths.tmp) * 1000)
     whole = Lease(found.priority, found.entry, now_ms + duration, duration, queue.taker.new_owner())
-    marked = placed(paths, split_lease(whole, now_ms))
+    marked = placed(paths, split_lease(whole, whole.entry, now_ms))
     if not fs.claim(found.path, marked.path):
         return None
     mine = placed(paths, whole.part(index, index + 1))

@@ -320,7 +320,7 @@ class Queue:
     def _divide(self, lease: Lease, kept: list[Lease], go: list[Parting]) -> bool:
         taken = whole = placed(self.paths, lease)
         if len(kept) + len(go) > 1:
-            whole = placed(self.paths, split_lease(lease, int(self.fs.now(self.paths.tmp) * 1000)))
+            whole = placed(self.paths, split_lease(lease, lease.entry, int(self.fs.now(self.paths.tmp) * 1000)))
             if not self.fs.claim(taken.path, whole.path):
                 return False
         try:

@@ -37,10 +37,10 @@ class Parting(NamedTuple):
     target: str
 
 
-def split_lease(lease: Lease, now_ms: int) -> Lease:
-    """The name of `lease` while it is being divided."""
+def split_lease(lease: Lease, entry: Entry, now_ms: int) -> Lease:
+    """The lease of `entry` while it is being divided for the sake of `lease`."""
     span = min(SPLIT_MS, max(lease.duration, _SPLIT_MIN_MS))
-    return Lease(lease.priority, lease.entry, now_ms + span, span, lease.owner, True)
+    return Lease(lease.priority, entry, now_ms + span, span, lease.owner, True)
 
 
 def carve(fs: Filesystem, paths: QueuePaths, whole: Taken, keep: list[Taken], go: list[Parting]) -> bool:

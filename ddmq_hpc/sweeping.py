@@ -117,7 +117,9 @@ class Sweeper:
         fs, paths = self._fs, self._paths
         now = fs.now(paths.tmp)
         if inner:
-            mine = split_lease(lease, int(now * 1000))._replace(split=lease.split, owner=self._identity.owner())
+            mine = split_lease(lease, lease.entry, int(now * 1000))._replace(
+                split=lease.split, owner=self._identity.owner()
+            )
             if not fs.claim(paths.in_leased(lease), paths.in_leased(mine)):
                 return ""
             for contained in inner:

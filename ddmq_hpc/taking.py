@@ -49,28 +49,28 @@ class Taker:
         return leases
 
     def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Taken | None:
-        fs, entry = self._fs, candidate.entry
-        now_ms = int(fs.now(self._paths.tmp) * 1000)
-        lease = Lease(candidate.priority, entry, now_ms + duration_ms, duration_ms, self._identity.owner())
-        if entry.stop - entry.first <= count:
-            path = self._paths.in_leased(lease)
-            return Taken(lease, path) if fs.claim(candidate.path, path) else None
-        whole = placed(self._paths, split_lease(lease, now_ms))
-        if not fs.claim(candidate.path, whole.path):
+        fs, paths = self._fs, self._paths
+        priority, source, entry = candidate
+        now_ms = int(fs.now(paths.tmp) * 1000)
+        cut = min(entry.first + count, entry.stop)
+        part = entry if cut == entry.stop else entry.part(entry.first, cut)
+        mine = placed(paths, Lease(priority, part, now_ms + duration_ms, duration_ms, self._identity.owner()))
+        if part is entry:
+            return mine if fs.claim(source, mine.path) else None
+        whole = placed(paths, split_lease(mine.lease, entry, now_ms))
+        if not fs.claim(source, whole.path):
             return None
-        cut = entry.first + count
-        mine = placed(self._paths, lease.part(entry.first, cut))
-        bucket = candidate.path.rpartition("/")[0]
+        bucket = paths.parent(source)
         back = [Parting(piece, f"{bucket}/{piece.name}") for piece in self._pieces(entry.part(cut, entry.stop))]
         try:
-            if not carve(fs, self._paths, whole, [mine], back):
+            if not carve(fs, paths, whole, [mine], back):
                 return None
         except OSError:
-            fs.put(whole.path, candidate.path)
+            fs.put(whole.path, source)
             raise
         with self._lock:
             for piece, path in reversed(back):
-                self.head.put_back(Candidate(candidate.priority, path, piece))
+                self.head.put_back(Candidate(priority, path, piece))
         return mine
 
     def _pieces(self, rest: Entry) -> list[Entry]:
