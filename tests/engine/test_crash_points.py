@@ -84,7 +84,7 @@ def _half_split(broker: Broker) -> None:
     (name,) = os.listdir(leased)
     lease = parse_lease(name)
     assert lease
-    whole = split_lease(lease, lease.deadline - lease.duration)
+    whole = split_lease(lease, lease.entry, lease.deadline - lease.duration)
     os.rename(f"{leased}/{name}", f"{leased}/{whole.name}")
     os.link(f"{leased}/{whole.name}", f"{leased}/{lease.part(0, 2).name}")
     os.link(f"{leased}/{whole.name}", f"{leased}/{whole.part(2, 5).name}")
