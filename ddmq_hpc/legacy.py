@@ -39,12 +39,11 @@ class Report:
 
 
 def import_root(old: str, broker: Broker) -> Report:
-    """Publish every message of the ddmq root `old`, in its order, priorities kept; consumed ones first in their
-    priority.
+    """Publish every message of the ddmq root `old`, in its order and priority, consumed ones before the others.
 
-    May be repeated: each message is published once (its old name is its key). Files that cannot be read are copied to
-    the
-    new queue's damaged/ directory and reported. Raises `NotFound` when `old` is no root of ddmq.
+    May be repeated: each message is published once (its old name is its key). Its id and how often it was requeued
+    become headers, since its attempts count anew. Files that cannot be read are copied to the new queue's damaged/
+    directory and reported. Raises `NotFound` when `old` is no root of ddmq.
     """
     if not os.path.isfile(f"{old}/{SETTINGS}"):
         raise NotFound(f"no ddmq root at {old}: it has no {SETTINGS}")
@@ -121,6 +120,8 @@ def _take_over(path: str, at_work: bool, broker: Broker, queue: str, report: Rep
         return
     options, dropped = _options(values)
     headers = {"ddmq_id": name, **({"ddmq_dropped": dropped} if dropped else {})}
+    if requeues := values.get("requeue_counter"):
+        headers["ddmq_requeue_counter"] = requeues
     broker.publish(queue, values["message"], key=key, headers=headers, **options)
     report.waiting += not at_work
     report.at_work += at_work
