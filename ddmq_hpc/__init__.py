@@ -9,12 +9,43 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Broker", "DdmqError", "LeaseLost", "Message", "QueueNotFound", "RootNotFound", "broker"]
+__all__ = [
+    "BadMessage",
+    "BadName",
+    "BadReceipt",
+    "Broker",
+    "DdmqError",
+    "KeyExists",
+    "LeaseLost",
+    "Message",
+    "QueueNotFound",
+    "QueuePaused",
+    "RootNotFound",
+    "SettingsError",
+    "StorageBusy",
+    "StorageError",
+    "UsageError",
+    "broker",
+]
 
 if TYPE_CHECKING:
     from ddmq_hpc.broker import Broker
     from ddmq_hpc.broker import Broker as broker
-    from ddmq_hpc.errors import DdmqError, LeaseLost, QueueNotFound, RootNotFound
+    from ddmq_hpc.errors import (
+        BadMessage,
+        BadName,
+        BadReceipt,
+        DdmqError,
+        KeyExists,
+        LeaseLost,
+        QueueNotFound,
+        QueuePaused,
+        RootNotFound,
+        SettingsError,
+        StorageBusy,
+        StorageError,
+        UsageError,
+    )
     from ddmq_hpc.messages import Message
 
 _HOME = {"Broker": "broker", "broker": "broker", "Message": "messages"}

@@ -32,11 +32,11 @@ def publish_stream(
         writer.finish()
     except OSError as error:
         wrapped = storage_error(error, f"publish to queue {queue.name!r}")
-        wrapped.published = writer.published  # type: ignore[attr-defined]
+        wrapped.published = writer.published
         raise wrapped from error
     except DdmqError as error:
         writer.finish()
-        error.published = writer.published  # type: ignore[attr-defined]
+        error.published = writer.published
         raise
     return writer.published
 

@@ -11,6 +11,14 @@ class DdmqError(Exception):
     """The root of the tree. `str()` of each error is one line for a person; the attributes are for programs."""
 
     exit_code: ClassVar[int] = 1
+    #: Of an error that ended a bulk publish: how many messages are in the queue.
+    published: int | None = None
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if self.published is None:
+            return text
+        return f"{text} ({self.published or 'no'} message{'s' * (self.published != 1)} published before it)"
 
 
 class UsageError(DdmqError, ValueError):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ddmq_hpc.cli.common import DURATION, arguments, legacy_flags, one_shot, out, places
-from ddmq_hpc.errors import DdmqError, UsageError
+from ddmq_hpc.errors import UsageError
 from ddmq_hpc.messages import parse_json
 
 
@@ -99,11 +99,8 @@ def _publish_source(
     progress = Progress("publishing", total, quiet)
     try:
         count = broker.publish_records(queue, records, progress=progress.update, **options)
-    except DdmqError as error:
+    finally:
         progress.close()
-        click.echo(f"{getattr(error, 'published', 0)} messages were published before the error", err=True)
-        raise
-    progress.close()
     if not quiet:
         out(f"published {count} messages to {queue} in {progress.elapsed:.1f} s")
 
