@@ -32,7 +32,8 @@ lint: $(VENV)/.test ## style, types, and who may import whom
 	@$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.test ## the measurements that benchmarks/ describes
-	@$(VENV)/bin/python benchmarks/bench.py
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
+	@$(VENV)/bin/python benchmarks/bench.py --save
 
 clean: ## remove environments and caches
 	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

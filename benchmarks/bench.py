@@ -20,9 +20,12 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import peers
+import servers
+
 import ddmq_hpc
 
-BODY = "x" * 200
+BODY = peers.BODY
 HERE = Path(__file__).parent
 COMMAND = str(Path(sys.executable).with_name("ddmq-hpc"))
 Work = Callable[[str, int], None]
@@ -38,10 +41,10 @@ def fresh(base: str) -> Iterator[str]:
         shutil.rmtree(top)
 
 
-def ours(bulk: bool, batch: int) -> Work:
+def ours(bulk: bool, batch: int, durable: bool = False) -> Work:
     def work(top: str, count: int) -> None:
         broker = ddmq_hpc.broker(f"{top}/root", create=True)
-        broker.create_queue("q", durable=False)
+        broker.create_queue("q", durable=durable)
         if bulk:
             broker.publish_many("q", (BODY for _ in range(count)))
         else:
@@ -56,36 +59,6 @@ def ours(bulk: bool, batch: int) -> Work:
     return work
 
 
-def dirq(top: str, count: int) -> None:
-    from dirq.QueueSimple import QueueSimple
-
-    queue = QueueSimple(f"{top}/queue")
-    for _ in range(count):
-        queue.add(BODY)
-    got = 0
-    for name in queue:
-        if queue.lock(name):
-            queue.get(name)
-            queue.remove(name)
-            got += 1
-    assert got == count
-
-
-def sqlite(top: str, count: int) -> None:
-    import sqlite3
-
-    with sqlite3.connect(f"{top}/queue.db", isolation_level=None) as table:
-        table.execute("pragma journal_mode=wal")
-        table.execute("pragma synchronous=off")
-        table.execute("create table queue (id integer primary key, body text, taken integer default 0)")
-        for _ in range(count):
-            table.execute("insert into queue (body) values (?)", (BODY,))
-        take = "update queue set taken=1 where id=(select min(id) from queue where taken=0) returning id"
-        for _ in range(count):
-            (ident,) = table.execute(take).fetchone()
-            table.execute("delete from queue where id=?", (ident,))
-
-
 def timed(work: Work, base: str, count: int) -> float:
     with fresh(base) as top:
         started = time.perf_counter()
@@ -96,11 +69,11 @@ def timed(work: Work, base: str, count: int) -> float:
 def against_others(base: str, count: int, rounds: int) -> Iterator[str]:
     """5,000 published, then consumed and acked, in all."""
     works: dict[str, tuple[Work, float | None]] = {
-        "python-dirq": (dirq, None),
+        "python-dirq": (peers.dirq, None),
         "one by one": (ours(False, 1), 1.0),
         "bulk publish, then one by one": (ours(True, 1), 0.6),
         "bulk publish, then 32 at a time": (ours(True, 32), 0.16),
-        "SQLite, WAL, no fsync": (sqlite, None),
+        "SQLite, WAL, no fsync": (peers.sqlite("off"), None),
     }
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
@@ -110,6 +83,46 @@ def against_others(base: str, count: int, rounds: int) -> Iterator[str]:
     for name, (_, bar) in works.items():
         took = statistics.median(times[name])
         yield row(f"{name}, {count} messages", f"{took / count * 1e6:.0f} us", took / first, bar, "dirq")
+
+
+def against_servers(base: str, count: int, rounds: int) -> Iterator[str]:
+    """The same work beside servers on loopback, and beside ddmq."""
+    with fresh(base) as place, servers.running(place) as ports:
+        works: dict[str, Work] = {
+            "one by one, durable": ours(False, 1, durable=True),
+            "bulk publish, then 32 at a time, durable": ours(True, 32, durable=True),
+            "SQLite, WAL, fsync": peers.sqlite("full"),
+            "one by one": ours(False, 1),
+            "bulk publish, then 32 at a time": ours(True, 32),
+        }
+        if port := ports.rabbitmq:
+            works["RabbitMQ, durable, persistent, confirms, basic_get"] = peers.rabbitmq(port, True, 0)
+            works["RabbitMQ, durable, persistent, prefetch 100"] = peers.rabbitmq(port, False, 100)
+        if port := ports.redis:
+            works["Redis, appendfsync everysec"] = peers.redis(port)
+        if port := ports.redis_fsync:
+            works["Redis, appendfsync always"] = peers.redis(port)
+        if port := ports.beanstalkd:
+            works["beanstalkd, no fsync"] = peers.beanstalkd(port)
+        if port := ports.beanstalkd_fsync:
+            works["beanstalkd, fsync"] = peers.beanstalkd(port)
+        times: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(rounds):
+            for name, work in works.items():
+                times[name].append(timed(work, base, count))
+        took = {name: statistics.median(found) / count for name, found in times.items()}
+        old, old_count = peers.Ddmq(f"{place}/ddmq"), min(count, 1000)
+        with fresh(base) as top:
+            took["ddmq 0.9.14, no cleaning"] = old.seconds(top, old_count) / old_count
+    bars = {
+        "one by one, durable": ("RabbitMQ, durable, persistent, confirms, basic_get", 0.5),
+        "one by one": ("RabbitMQ, durable, persistent, prefetch 100", 0.5),
+        "bulk publish, then 32 at a time": ("RabbitMQ, durable, persistent, prefetch 100", 0.1),
+    }
+    for name, each in took.items():
+        other, bar = bars.get(name, ("", None))
+        ratio = each / took[other] if other in took else None
+        yield row(f"{name}, {count} messages", f"{each * 1e6:.0f} us", ratio, bar, other)
 
 
 def row(what: str, figure: str, ratio: float | None, bar: float | None, to: str = "", least: bool = False) -> str:
@@ -250,6 +263,7 @@ def main() -> None:
     try:
         for rows in (
             against_others(base, 5000, rounds),
+            against_servers(base, 2000, rounds),
             together(base, 5000, rounds),
             backlog(base, big, singles),
             start_up(base, 5 * rounds),
