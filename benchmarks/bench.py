@@ -113,7 +113,7 @@ def against_servers(base: str, count: int, rounds: int) -> Iterator[str]:
         took = {name: statistics.median(found) / count for name, found in times.items()}
         old, old_count = peers.Ddmq(f"{place}/ddmq"), min(count, 1000)
         with fresh(base) as top:
-            took["ddmq 0.9.14, no cleaning"] = old.seconds(top, old_count) / old_count
+            took[f"ddmq 0.9.14, its cleaning left out, {old_count} messages"] = old.seconds(top, old_count) / old_count
     bars = {
         "one by one, durable": ("RabbitMQ, durable, persistent, confirms, basic_get", 0.5),
         "one by one": ("RabbitMQ, durable, persistent, prefetch 100", 0.5),
@@ -122,7 +122,8 @@ def against_servers(base: str, count: int, rounds: int) -> Iterator[str]:
     for name, each in took.items():
         other, bar = bars.get(name, ("", None))
         ratio = each / took[other] if other in took else None
-        yield row(f"{name}, {count} messages", f"{each * 1e6:.0f} us", ratio, bar, other)
+        what = name if name.endswith("messages") else f"{name}, {count} messages"
+        yield row(what, f"{each * 1e6:.0f} us", ratio, bar, other)
 
 
 def row(what: str, figure: str, ratio: float | None, bar: float | None, to: str = "", least: bool = False) -> str:
