@@ -23,6 +23,14 @@ def test_a_busy_publisher_keeps_every_bucket_small() -> None:
     assert len(counts) < 700
 
 
+def test_a_busy_publisher_goes_straight_to_the_width_that_fits() -> None:
+    """A bucket of each width in between would be one more for takers to list."""
+    names = PackNames()
+    start = 1_795_000_000_000_000_000
+    levels = Counter(names.next(start + i * 70_000)[20] for i in range(5000))
+    assert set(levels) == {"0", "3"} and levels["0"] == 64
+
+
 def test_a_slow_publisher_returns_to_wide_buckets() -> None:
     names = PackNames()
     start = 1_795_000_000_000_000_000
