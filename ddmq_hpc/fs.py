@@ -2,9 +2,9 @@
 
 A reply can be lost: the server did what was asked, reboots, and answers the repeated request from its new state. So a
 rename that happened says ENOENT, a link that happened says EEXIST, an unlink that happened says ENOENT, and a soft
-mount
-says EIO (measured on NFS v3 and v4.2). ESTALE is ENOENT of a directory that was removed by another client. The names
-that a call makes are therefore unique to it wherever possible: what is found under such a name, this call put there.
+mount says EIO (measured on NFS v3 and v4.2). ESTALE is ENOENT of a directory that was removed by another client. The
+names that a call makes are therefore unique to it wherever possible: what is found under such a name, this call put
+there.
 
 Tests subclass `Filesystem` to crash, delay or falsify each call, and to turn its clocks.
 """

@@ -3,8 +3,7 @@
 A record is one write(2) on a file opened with O_APPEND, so the death of a process tears none and loses none. With
 `durable` a background flush follows within a second: a power cut can take the outcomes of the last second, and the
 messages they tell of may then come back. One kernel writes a file (its name has host, boot and user), because appends
-of
-several NFS clients to one file overwrite each other.
+of several NFS clients to one file overwrite each other.
 """
 
 from __future__ import annotations

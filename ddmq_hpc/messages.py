@@ -344,8 +344,7 @@ def to_json(value: Mapping[str, Any]) -> str:
 
 def body_text(body: Any) -> str:
     """A body for programs that read text: text as it is, any other value as JSON. No environment variable can hold a
-    NUL,
-    so text with one is given as JSON, too."""
+    NUL, so text with one is given as JSON, too."""
     if isinstance(body, str) and "\0" not in body:
         return body
     return _encode_ascii(body)

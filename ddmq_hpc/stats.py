@@ -22,8 +22,8 @@ from ddmq_hpc.queue import Queue
 @dataclass(frozen=True)
 class Stats:
     """Numbers of messages by state. `oldest` is the age in seconds of the oldest ready message, None when there is
-    none;
-    `workers` counts the processes and hosts that hold leases; `foreign` names files that are none of this product's."""
+    none; `workers` counts the processes and hosts that hold leases; `foreign` names files that are none of this
+    product's."""
 
     queue: str
     ready: int

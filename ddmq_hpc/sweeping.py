@@ -2,8 +2,7 @@
 
 The containment rule: a leased entry that another one of the same pack and attempt contains is the half-done division of
 a client that died. The containing one is taken over first, then the contained ones are dropped, then it is requeued.
-Every
-other order loses or doubles messages, as `tests/model` shows.
+Every other order loses or doubles messages, as `tests/engine/test_model.py` shows.
 """
 
 from __future__ import annotations
@@ -166,9 +165,8 @@ class Sweeper:
         return moved
 
     def remove_leftovers(self) -> int:
-        """Remove what clients that died left in tmp more than an hour ago; how many files. A published key's pack
-        that was
-        not yet placed is none: the caller of `clean` places it."""
+        """Remove what clients that died left in tmp more than an hour ago; how many files. A published key's pack that
+        was not yet placed is none: the caller of `clean` places it."""
         fs, paths = self._fs, self._paths
         now = fs.now(paths.tmp)
         removed = 0
