@@ -131,11 +131,17 @@ class Broker:
 
     def queue(self, name: str) -> Queue:
         """The queue itself; made when the broker may create. Raises `QueueNotFound`, `BadName`."""
-        found = self._queues.get(name)
-        return found if found is not None else self._find(name)
+        found = self._known(name)
+        return found if self._is_queue(found.paths) else self._find(name)
+
+    def _known(self, name: str) -> Queue:
+        """The same without looking whether it is still there: its methods find out."""
+        return self._queues.get(name) or self._find(name)
 
     def _find(self, name: str) -> Queue:
         paths = QueuePaths(self.root, check_queue_name(name))
+        if known := self._queues.pop(name, None):
+            known.close()
         if not self._is_queue(paths):
             if not self._create:
                 raise QueueNotFound(self.root, name)
@@ -175,7 +181,7 @@ class Broker:
         "error" raises `KeyExists`. Raises `BadMessage`, `QueueNotFound`, `StorageError`; then nothing was published.
         """
         message = legacy_names.message_of(message, _MISSING, legacy)
-        target = self.queue(queue)
+        target = self._known(queue)
         options = Options.checked(
             priority=priority,
             timeout=timeout,
@@ -243,18 +249,16 @@ class Broker:
         """Like `publish_many`, of (message, its own properties) pairs."""
         from ddmq_hpc.bulk import publish_stream
 
-        target = self.queue(queue)
+        target = self._known(queue)
         wait = seconds(delay) if delay else 0.0
         return publish_stream(target, records, Options.checked(**options), wait, durable, progress)
 
-    def _storing(self, queue: Queue, act: Callable[[], Any]) -> Any:
+    @staticmethod
+    def _storing(queue: Queue, act: Callable[[], Any]) -> Any:
         try:
             return act()
         except OSError as error:
-            if error.errno in GONE and not os.path.isdir(queue.paths.top):
-                self._queues.pop(queue.name, None)
-                raise QueueNotFound(self.root, queue.name) from error
-            raise storage_error(error, f"publish to queue {queue.name!r}") from error
+            raise queue.trouble(error, f"publish to queue {queue.name!r}") from error
 
     # -- take and settle
 
@@ -264,7 +268,7 @@ class Broker:
         They come back to the queue unless acked within `lease` seconds (by default the timeout of message or queue).
         Waits up to `wait` seconds for the first. Raises `QueueNotFound`, `QueuePaused`, `StorageError`.
         """
-        target = self._queues.get(queue) or self._find(queue)
+        target = self._known(queue)
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"bad number of messages {n!r}: it must be 1 or more")
         duration = None if lease is None else _settings.lease_duration(lease)
@@ -299,7 +303,7 @@ class Broker:
 
     def _by_queue(self, messages: Handles, queue: str | None) -> list[tuple[Queue, list[Handle]]]:
         if isinstance(messages, Message) and queue is None:
-            return [(self.queue(messages.queue), [messages])]
+            return [(self._known(messages.queue), [messages])]
         handles = [messages] if isinstance(messages, (str, Message)) else list(messages)
         groups: dict[str, list[Handle]] = {}
         for handle in handles:
@@ -310,7 +314,7 @@ class Broker:
             else:
                 raise BadMessage(f"neither a message nor a receipt: {handle!r:.80}")
             groups.setdefault(name, []).append(handle)
-        return [(self.queue(name), group) for name, group in groups.items()]
+        return [(self._known(name), group) for name, group in groups.items()]
 
     # -- housekeeping and looking
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Callable
 
-from ddmq_hpc.errors import DdmqError, storage_error
+from ddmq_hpc.errors import DdmqError
 from ddmq_hpc.messages import LineEncoder, Options
 from ddmq_hpc.publishing import PACK_BYTES, PACK_MESSAGES
 from ddmq_hpc.queue import Queue
@@ -31,7 +31,7 @@ def publish_stream(
             writer.add(body, own)
         writer.finish()
     except OSError as error:
-        wrapped = storage_error(error, f"publish to queue {queue.name!r}")
+        wrapped = queue.trouble(error, f"publish to queue {queue.name!r}")
         wrapped.published = writer.published
         raise wrapped from error
     except DdmqError as error:

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ddmq_hpc.errors import storage_error
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.identity import batch_job, boot, fork_count, host
 from ddmq_hpc.names import QueuePaths
@@ -34,7 +33,7 @@ class Journal:
         self._torn = False
 
     def write(self, lines: list[str], durable: bool) -> None:
-        """Append records made by `record`. Raises `StorageError` when they cannot be kept."""
+        """Append records made by `record`. Raises OSError when they cannot be kept."""
         if self._forks != fork_count():
             self._open()
         data = "".join(lines).encode()
@@ -45,7 +44,7 @@ class Journal:
             self._fs.append(self._handle, data)
         except OSError as error:
             if error.errno not in GONE:
-                raise storage_error(error, "write the journal") from error
+                raise
             self._open()
             self._fs.append(self._handle, data)
         self._torn = False
@@ -64,10 +63,7 @@ class Journal:
 
     def _open(self) -> None:
         self.close()
-        try:
-            self._handle = self._fs.open_append(self._path)
-        except OSError as error:
-            raise storage_error(error, "open the journal") from error
+        self._handle = self._fs.open_append(self._path)
         self._forks = fork_count()
         self._unsynced = None
         job = batch_job()

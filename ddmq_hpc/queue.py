@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from threading import Lock
 from typing import Any, Callable
 
-from ddmq_hpc.errors import LeaseLost, QueuePaused, storage_error
+from ddmq_hpc.errors import DdmqError, LeaseLost, QueueNotFound, QueuePaused, RootNotFound, storage_error
 from ddmq_hpc.fate import Fate, Rules
 from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
 from ddmq_hpc.handles import Handle, Handles, receipt_of
@@ -77,7 +77,7 @@ class Queue:
             try:
                 found = self._take_now(count, duration, settings)
             except OSError as error:
-                raise storage_error(error, f"take from queue {self.name!r}") from error
+                raise self.trouble(error, f"take from queue {self.name!r}") from error
             if found or not wait:
                 return found
             left = end - self.fs.monotonic()
@@ -209,7 +209,7 @@ class Queue:
                     self._renew(held, lease, span)
                 lost += [handle for index, handle in handles.items() if not held.run_of(index)]
         if lost:
-            raise LeaseLost([receipt_of(handle) for handle in lost])
+            raise self._lost(lost)
 
     def _extend_held(self, held: Held, seconds: float) -> None:
         with held.lock:
@@ -223,7 +223,7 @@ class Queue:
         try:
             kept = self.fs.claim(self.paths.in_leased(lease), self.paths.in_leased(longer))
         except OSError as error:
-            raise storage_error(error, "extend a lease") from error
+            raise self.trouble(error, "extend a lease") from error
         at = held.runs.index(lease)
         held.runs[at : at + 1] = [longer] if kept else []
         held.path = None
@@ -241,11 +241,11 @@ class Queue:
                 if gone := self._settle_held(held, handles, state, fate_of, outcome):
                     lost += [handles[index] for index in gone]
         except OSError as error:
-            raise storage_error(error, f"settle messages of queue {self.name!r}") from error
+            raise self.trouble(error, f"settle messages of queue {self.name!r}") from error
         if fate_of is not None:
             self.taker.forget()
         if lost:
-            raise LeaseLost([receipt_of(handle) for handle in lost])
+            raise self._lost(lost)
 
     def _settle_held(
         self,
@@ -357,12 +357,29 @@ class Queue:
         try:
             swept = self.sweeper.sweep(self._settings())
         except OSError as error:
-            raise storage_error(error, f"sweep queue {self.name!r}") from error
+            raise self.trouble(error, f"sweep queue {self.name!r}") from error
         self.taker.forget()
         return swept
 
     def close(self) -> None:
         self.journal.close()
+
+    # -- errors
+
+    def trouble(self, error: OSError, doing: str) -> DdmqError:
+        """What to raise for what the operating system said while `doing` something (an infinitive)."""
+        return (error.errno in GONE and self._removed()) or storage_error(error, doing)
+
+    def _lost(self, handles: list[Handle]) -> DdmqError:
+        return self._removed() or LeaseLost([receipt_of(handle) for handle in handles])
+
+    def _removed(self) -> DdmqError | None:
+        """The error that says so when the queue, or its root, is not there any more."""
+        if self.fs.is_there(self.paths.top):
+            return None
+        self.close()  # the journal may be made again, but it is another file then
+        root = self.paths.root
+        return QueueNotFound(root, self.name) if self.fs.is_there(root) else RootNotFound(root)
 
 
 def _is_all(held: Held, indexes: Collection[int]) -> bool:

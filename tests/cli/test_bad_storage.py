@@ -7,14 +7,14 @@ import os
 import shutil
 import subprocess
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import COMMAND, Run
 
-from ddmq_hpc import QueueNotFound, StorageError
+from ddmq_hpc import Message, NotFound, QueueNotFound, StorageError
 from ddmq_hpc.broker import Broker
 
 NOBODY = 65534
@@ -141,39 +141,104 @@ def _denied(broker: Broker) -> int:
     return failures
 
 
-def test_a_queue_that_was_removed_is_not_made_again(run: Run, root: str) -> None:
-    run("create", "-f", root, "q")
+OPERATIONS: dict[str, Callable[[Broker, Message], object]] = {
+    "publish": lambda broker, message: broker.publish("q", "more"),
+    "publish_many": lambda broker, message: broker.publish_many("q", ["more", "still more"]),
+    "publish_key": lambda broker, message: broker.publish("q", "more", key="k"),
+    "publish_late": lambda broker, message: broker.publish("q", "more", delay=60),
+    "consume": lambda broker, message: broker.consume("q"),
+    "ack": lambda broker, message: broker.ack(message),
+    "ack_receipt": lambda broker, message: broker.ack(message.receipt or ""),
+    "nack": lambda broker, message: broker.nack(message),
+    "release": lambda broker, message: broker.release(message),
+    "extend": lambda broker, message: broker.extend(message),
+    "purge": lambda broker, message: broker.purge_queue("q"),
+    "clean": lambda broker, message: broker.clean("q"),
+    "stats": lambda broker, message: broker.stats("q"),
+    "delete": lambda broker, message: broker.delete_queue("q"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_queue_that_was_removed(root: str, name: str) -> None:
+    """Whatever comes first says so, and makes nothing of it again; when it is made again work goes on."""
+    Broker(root, create=True).create_queue("q")
+    broker = Broker(root)
+    broker.publish_many("q", ["first", "text", "left"])
+    broker.ack(broker.consume("q"))
+    (message,) = broker.consume("q")
+    shutil.rmtree(f"{root}/q")
+    with pytest.raises(QueueNotFound) as error:
+        OPERATIONS[name](broker, message)
+    assert error.value.exit_code == 4
+    assert not os.path.exists(f"{root}/q")
+    Broker(root).create_queue("q")
+    broker.publish("q", "again")
+    broker.ack(broker.consume("q"))
+    assert len(Path(root).glob("q/journal/*").__next__().read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_root_that_was_removed(root: str, name: str) -> None:
+    Broker(root, create=True).create_queue("q")
     broker = Broker(root)
     broker.publish("q", "text")
     (message,) = broker.consume("q")
-    shutil.rmtree(f"{root}/q")
-    with pytest.raises(QueueNotFound):
-        broker.publish("q", "more")
-    with pytest.raises(QueueNotFound):
-        broker.consume("q")
-    with pytest.raises(QueueNotFound):
-        broker.ack(message)
-    assert not os.path.exists(f"{root}/q")
     shutil.rmtree(root)
-    run("pull", root, "q", code=4)
+    with pytest.raises(NotFound):
+        OPERATIONS[name](broker, message)
+    assert not os.path.exists(root)
 
 
-def test_operations_go_on_when_a_queue_was_removed(root: str) -> None:
+@pytest.mark.parametrize("first", ["publish", "consume", "ack", "status"])
+def test_operations_go_on_when_a_queue_was_removed(root: str, first: str) -> None:
     def ask(**values: Any) -> Any:
         assert process.stdin and process.stdout
-        process.stdin.write(json.dumps({"root": root, **values}) + "\n")
+        process.stdin.write(json.dumps({"root": root, "queue": "q", **values}) + "\n")
         process.stdin.flush()
         return json.loads(process.stdout.readline())
 
     Broker(root, create=True).create_queue("q")
     with subprocess.Popen([COMMAND, "json", "-"], stdin=-1, stdout=-1, text=True) as process:
-        assert ask(cmd="publish", queue="q", message="text")["ok"]
+        assert ask(cmd="publish", message="text")["ok"]
+        (message,) = ask(cmd="consume")["result"]
+        requests = {"publish": {"message": "more"}, "ack": {"receipt": message["receipt"]}}
         shutil.rmtree(f"{root}/q")
-        for cmd in ("publish", "consume"):
-            answer = ask(cmd=cmd, queue="q", message="more") if cmd == "publish" else ask(cmd=cmd, queue="q")
-            assert not answer["ok"] and answer["error"]["exit_code"] == 4, answer
+        answer = ask(cmd=first, **requests.get(first, {}))
+        assert not answer["ok"] and answer["error"]["exit_code"] == 4, answer
+        assert ask(cmd="create")["ok"] and ask(cmd="publish", message="again")["ok"]
         assert process.stdin
         process.stdin.close()
+
+
+def test_a_file_system_without_inodes(run: Run, tmp_path: Path) -> None:
+    """As full as one without room; what needs no new file goes on."""
+    place = tmp_path / "few"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=60", "none", str(place)])
+    if mounted.returncode:
+        assert not os.environ.get("CI")
+        pytest.skip("only root can mount a file system")
+    try:
+        root = str(place / "root")
+        run("create", "-f", root, "q")
+        run("publish", "--each-line", "-", root, "q", stdin="0\n1\n2\n")
+        run("ack", root, "q", json.loads(run("pull", "--format", "json", root, "q").stdout)["receipt"])
+        while True:
+            try:
+                (place / f"filler{len(os.listdir(place))}").touch()
+            except OSError:
+                break
+        answer = run("publish", root, "q", "more", code=75)
+        assert "No space left" in answer.stderr and "inodes" in answer.stderr
+        assert os.listdir(f"{root}/q/tmp") == []
+        next(place.glob("filler*")).unlink()  # dividing a pack takes links alone, and tmpfs counts those, too
+        assert json.loads(run("pull", "--format", "json", root, "q").stdout)["message"] == "1"
+        for filler in place.glob("filler*"):
+            filler.unlink()
+        assert waiting(run, root) == ["2"]
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.parametrize("plant", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
