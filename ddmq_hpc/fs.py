@@ -83,9 +83,8 @@ class Calls:
 
     def create(self, path: str, data: bytes, sync: bool) -> None:
         """A new file with `data`, on disk when `sync`; what a failure half wrote is removed."""
-        handle = os.open(path, _NEW, 0o666)
+        handle = self.create_open(path, data)
         try:
-            _write_all(handle, data)
             if sync:
                 os.fsync(handle)
         except BaseException:
@@ -93,6 +92,20 @@ class Calls:
             self.unlink(path)
             raise
         os.close(handle)
+
+    def create_open(self, path: str, data: bytes) -> int:
+        """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed."""
+        handle = os.open(path, _NEW, 0o666)
+        try:
+            _write_all(handle, data)
+        except BaseException:
+            os.close(handle)
+            self.unlink(path)
+            raise
+        return handle
+
+    def sync_file(self, handle: int) -> None:
+        os.fsync(handle)
 
     def append(self, handle: int, data: bytes) -> None:
         """One write(2) on a file opened for appending: no other writer's data comes in between."""
@@ -146,6 +159,8 @@ class Filesystem(Calls):
         self.root = root
         self.mount = mounts.mount_of(root)
         self.network = not self.mount.local if network is None else network
+        #: Whether flushing a file brings the name it was just renamed to, and new directories above, to the disk too.
+        self.sync_keeps_name = not self.network and self.mount.type in mounts.SYNC_KEEPS_NAME
         self._offset = 0.0
         self._measured = -1e9
         self._apart = 0.0  # this host's clock minus its steady one, when last measured

@@ -10,6 +10,9 @@ from typing import NamedTuple
 LOCAL = frozenset(
     "ext2 ext3 ext4 xfs btrfs tmpfs ramfs zfs f2fs jfs reiserfs bcachefs overlay aufs vfat exfat ntfs ntfs3".split()
 )
+#: Their fsync of a file commits its whole journal up to the file's last change, which a rename is, too. Elsewhere the
+#: directory has to be flushed for that (POSIX promises no more).
+SYNC_KEEPS_NAME = frozenset({"ext4", "xfs"})
 #: Servers stamp the files here, whatever the client's clock says (measured on NFS).
 SERVER_CLOCK = frozenset({"nfs", "nfs4"})
 
