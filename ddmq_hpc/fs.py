@@ -81,6 +81,9 @@ class Calls:
     def touch(self, path: str) -> None:
         os.utime(path)
 
+    def chmod(self, path: str, mode: int) -> None:
+        os.chmod(path, mode)
+
     def create(self, path: str, data: bytes, sync: bool) -> None:
         """A new file with `data`, on disk when `sync`; what a failure half wrote is removed."""
         handle = self.create_open(path, data)
@@ -130,6 +133,15 @@ class Calls:
         finally:
             os.close(handle)
         return data
+
+    def tail(self, path: str, most: int) -> bytes:
+        """The last `most` bytes of a file."""
+        handle = os.open(path, _READ)
+        try:
+            end = os.lseek(handle, 0, os.SEEK_END)
+            return os.pread(handle, most, max(0, end - most))
+        finally:
+            os.close(handle)
 
     def sync_directory(self, path: str) -> None:
         handle = os.open(path, _DIRECTORY)

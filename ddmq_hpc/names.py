@@ -47,6 +47,8 @@ _LEASE_NAME = re.compile(
 )
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
+_LOCK_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{10})(\.free)?", re.ASCII)
+_SUBMISSION_NAME = re.compile(r"job-((?:slurm|pbs|sge)-[A-Za-z0-9._=-]{1,60})\.json", re.ASCII)
 _PACK_NAME = re.compile(_PACK, re.ASCII)
 _BUCKET_NAME = re.compile(r"\d{12}-[0-3]", re.ASCII)
 _PRIORITY_NAME = re.compile(_NUMBER, re.ASCII)
@@ -247,6 +249,44 @@ def key_name(key: str) -> str:
     return f"{digest[:2]}/{digest[2:40]}"
 
 
+class Lock(NamedTuple):
+    """A name in locks/: the newest generation of a lock says who holds it, or that it is free."""
+
+    what: str
+    generation: int
+    free: bool
+
+
+def lock_name(what: str, generation: int, free: bool) -> str:
+    return f"{what}.{generation:010d}{'.free' * free}"
+
+
+def parse_lock(name: str) -> Lock | None:
+    found = _LOCK_NAME.fullmatch(name)
+    return Lock(found[1], int(found[2]), found[3] is not None) if found else None
+
+
+def submission_name(label: str) -> str:
+    """The file under workers/ that tells of the batch job (an array, as a rule) with that label."""
+    return f"job-{label}.json"
+
+
+def parse_submission(name: str) -> str | None:
+    """The label of the batch job that a file under workers/ tells of; None for other files."""
+    found = _SUBMISSION_NAME.fullmatch(name)
+    return found[1] if found else None
+
+
+def chain_name(label: str, attempt: int) -> str:
+    """The name under locks/ of the n-th attempt to submit the successor of a submission: made once, by one worker."""
+    return f"chain-{label}.{attempt}"
+
+
+def chain_failed_name(label: str, attempt: int) -> str:
+    """Says that an attempt submitted nothing, so that there may be another."""
+    return f"chain-{label}.{attempt}.failed"
+
+
 def make_receipt(queue: str, lease: Lease) -> str:
     """What stands for one leased message outside this process: `<queue>/<name of its lease>`."""
     return f"{queue}/{lease.name}"
@@ -282,6 +322,8 @@ class QueuePaths:
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
+        self.workers = f"{self.top}/{WORKERS}"
+        self.locks = f"{self.top}/{LOCKS}"
 
     def bucket(self, priority: int, pack: str) -> str:
         return f"{self.ready}/{priority}/{bucket_of(pack)}"
