@@ -24,10 +24,12 @@ __all__ = [
     "QueueNotFound",
     "QueuePaused",
     "RootNotFound",
+    "SchedulerBusy",
     "SchedulerError",
     "SettingsError",
     "StorageBusy",
     "StorageError",
+    "SubmissionUnknown",
     "UsageError",
     "broker",
 ]
@@ -48,10 +50,12 @@ if TYPE_CHECKING:
         QueueNotFound,
         QueuePaused,
         RootNotFound,
+        SchedulerBusy,
         SchedulerError,
         SettingsError,
         StorageBusy,
         StorageError,
+        SubmissionUnknown,
         UsageError,
     )
     from ddmq_hpc.messages import Message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -125,6 +126,23 @@ class QueuePaused(DdmqError):
 
 class SchedulerError(DdmqError):
     """The batch scheduler refused, or said something that is not understood."""
+
+    #: The ids of jobs that were submitted before it refused: a large submission is several jobs.
+    submitted: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text} (submitted before: {', '.join(self.submitted)})" if self.submitted else text
+
+
+class SchedulerBusy(SchedulerError):
+    """The scheduler does not answer, or not clearly. Try again (exit code 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class SubmissionUnknown(SchedulerBusy):
+    """The scheduler did not answer in time when it was given a job: it may have taken it or not."""
 
 
 class StorageError(DdmqError):

@@ -287,6 +287,11 @@ def chain_failed_name(label: str, attempt: int) -> str:
     return f"chain-{label}.{attempt}.failed"
 
 
+def is_chain_of(name: str, label: str) -> bool:
+    """Whether a name under locks/ tells of an attempt to submit the successor of that submission."""
+    return name.startswith(f"chain-{label}.")
+
+
 def make_receipt(queue: str, lease: Lease) -> str:
     """What stands for one leased message outside this process: `<queue>/<name of its lease>`."""
     return f"{queue}/{lease.name}"

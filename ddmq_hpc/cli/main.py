@@ -22,6 +22,8 @@ COMMANDS = {
     "touch": ("settling", "Hold on to a message for longer."),
     "extend": ("settling", "The same as touch."),
     "exec": ("running", "Run a command for one message."),
+    "submit": ("submitting", "Put workers on the cluster."),
+    "scale": ("submitting", "Submit the workers that are missing."),
     "status": ("looking", "Numbers of messages by state."),
     "view": ("looking", "Numbers of messages, printed as ddmq did."),
     "peek": ("looking", "The next messages, not taken."),

@@ -23,7 +23,11 @@ class Answer(NamedTuple):
 
 
 def run(
-    argv: Sequence[str], timeout: float, input: Optional[str] = None, environ: Optional[Mapping[str, str]] = None
+    argv: Sequence[str],
+    timeout: float,
+    input: Optional[str] = None,
+    environ: Optional[Mapping[str, str]] = None,
+    directory: Optional[str] = None,
 ) -> Answer:
     """Run a command with its own process group, which is killed after `timeout` seconds. Raises nothing."""
     try:
@@ -33,6 +37,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environ,
+            cwd=directory,
             text=True,
             encoding="utf-8",
             errors="replace",
