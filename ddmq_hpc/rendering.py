@@ -39,7 +39,7 @@ def render(text: str, prefix: str, options: Sequence[str], directory: str, comma
     """
     head, _, body = text.partition("\n\n")
     shebang, *lines = head.splitlines()
-    set_here = {key for option in options for key in _keys(option, prefix)}
+    set_here = {_ARRAY[prefix]}.union(*(_keys(option, prefix) for option in options))
     kept = _kept(lines, prefix, set_here)
     before = body.rstrip("\n").splitlines()
     if not _LAST.match(before[-1]):
@@ -89,6 +89,8 @@ def _keys(option: str, prefix: str) -> list[str]:
     return [_SHORT.get(name, name)] if prefix == "#SBATCH" else [name]
 
 
+#: A template's own array goes in any case: PBS has none of a single task.
+_ARRAY = {"#SBATCH": "--array", "#PBS": "-J", "#$": "-t"}
 #: Slurm has two names for an option: `-O -t2:00:00` must replace the template's --time.
 _SHORT = {"-J": "--job-name", "-a": "--array", "-t": "--time", "-c": "--cpus-per-task"}
 

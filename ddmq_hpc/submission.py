@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ddmq_hpc import schedulers, submitted
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import SchedulerBusy, SchedulerError, StorageError, SubmissionUnknown, storage_error
-from ddmq_hpc.identity import host, token
+from ddmq_hpc.identity import batch_job, host, token
 from ddmq_hpc.names import chain_failed_name, chain_name
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.rendering import render, template
@@ -25,12 +25,6 @@ SUBMIT_SECONDS = 60.0
 JOB_NAME = "ddmq-hpc"
 #: How often the workers of one submission try to have a successor submitted, when nothing was submitted before.
 _CHAIN_ATTEMPTS = 3
-#: Where a job's environment has the number that all tasks of its array have in common.
-_JOB_VARIABLES = {
-    "slurm": ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID"),
-    "pbs": ("PBS_JOBID",),
-    "sge": ("JOB_ID",),
-}
 _BUSY = re.compile(
     r"unable to contact|connection refused|timed out|connection failure|cannot connect|zero bytes|temporarily|"
     r"unable to send message|commlib|no route to host|communication failure|server busy",
@@ -219,13 +213,13 @@ def successor(broker: Broker, queue_name: str, environ: Mapping[str, str]) -> st
 
 
 def _record_of_this_job(queue: Queue, environ: Mapping[str, str]) -> Record | None:
-    scheduler = schedulers.running_under(environ)
-    job = next((environ[name] for name in _JOB_VARIABLES.get(scheduler or "", ()) if environ.get(name)), "")
-    if scheduler is None or not job[:1].isdigit():
+    job = schedulers.parse_label(batch_job(environ))
+    if job is None:
         return None
     found = {record.label: record for record in submitted.records(queue)}
     # What Slurm's own `qsub` submitted is recorded as a PBS job, and runs as one of Slurm's.
-    return found.get(label_of(scheduler, job)) or (found.get(label_of("pbs", job)) if scheduler == "slurm" else None)
+    other = found.get(label_of("pbs", job.id)) if job.scheduler == "slurm" else None
+    return found.get(label_of(job.scheduler, job.id)) or other
 
 
 def _next_attempt(queue: Queue, group: str) -> int | None:

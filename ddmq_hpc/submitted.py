@@ -19,7 +19,7 @@ from ddmq_hpc.identity import token
 from ddmq_hpc.names import parse_submission, submission_name
 from ddmq_hpc.queue import Queue
 
-_JOB_ID = re.compile(r"\d{1,18}(?:\[\])?(?:\.[A-Za-z0-9.-]{1,100})?", re.ASCII)
+_JOB_ID = re.compile(r"\d{1,18}(?:\[\])?(?:[.;][A-Za-z0-9_.-]{1,100})?", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Protocol
 
 from ddmq_hpc.errors import UsageError
 
@@ -43,8 +43,8 @@ class Wanted:
     name: str
     tasks: int
     first: int = 1  # the index of the first task
-    throttle: Optional[int] = None  # at most so many run at the same time
-    seconds: Optional[float] = None  # wall time of each
+    throttle: int | None = None  # at most so many run at the same time
+    seconds: float | None = None  # wall time of each
     slots: int = 1  # CPUs of each
     extra: tuple[str, ...] = ()  # options for the scheduler, verbatim
 
@@ -61,11 +61,11 @@ class Scheduler(Protocol):
         """How many tasks the array has that this process is one of; 1 where there is none or nothing tells."""
         ...
 
-    def slots(self, environ: Mapping[str, str]) -> Optional[int]:
+    def slots(self, environ: Mapping[str, str]) -> int | None:
         """The CPUs that the job was given on this node."""
         ...
 
-    def announced_end(self, environ: Mapping[str, str]) -> Optional[float]:
+    def announced_end(self, environ: Mapping[str, str]) -> float | None:
         """When the job will be ended, in seconds since 1970, if its environment tells."""
         ...
 
@@ -87,8 +87,8 @@ class Scheduler(Protocol):
         """The highest number of tasks of one array whose first index is 1."""
         ...
 
-    def live_tasks(self, job_ids: list[str]) -> Optional[dict[str, int]]:
-        """Of each submission, how many tasks are waiting or running, by ONE query; None when there is no clear answer."""
+    def live_tasks(self, job_ids: list[str]) -> dict[str, int] | None:
+        """Of each submission, how many tasks are waiting or running, by ONE query; None without a clear answer."""
         ...
 
     # -- questions
@@ -105,9 +105,25 @@ class Scheduler(Protocol):
         """RUNNING, ENDED or UNKNOWN for each, by ONE query. ENDED: the run of the job that `restart` tells is over."""
         ...
 
-    def end_time(self, job: Job) -> Optional[float]:
+    def end_time(self, job: Job) -> float | None:
         """When a running job will be ended, in seconds since 1970, by one query; None when nothing clear is said."""
         ...
+
+
+def short_name(name: str) -> str:
+    """The name of a cluster, or of the host of its server, as labels have it."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name.partition(".")[0])[:12]
+
+
+def as_number(text: str | None) -> int | None:
+    """The whole number that a variable holds, if it does."""
+    return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def clock(duration: float) -> str:
+    """`HH:MM:SS`, as all schedulers read it, rounded up."""
+    whole = -int(-duration // 1)
+    return f"{whole // 3600:02d}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
 
 def parse_label(text: str) -> Job | None:
@@ -123,7 +139,7 @@ def parse_label(text: str) -> Job | None:
 
 
 def running_under(environ: Mapping[str, str]) -> str | None:
-    """The scheduler whose job this process is part of. Slurm first: its `qsub` for PBS scripts sets Slurm's variables."""
+    """The scheduler whose job this process is part of. Slurm first: a job of its `qsub` has Slurm's variables."""
     if environ.get("SLURM_JOB_ID"):
         return "slurm"
     if environ.get("PBS_JOBID"):

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 #: Exit codes of the shell for a command that was ended by a timeout, and for one that cannot be run.
 TIMED_OUT, NOT_RUN = 124, 127
@@ -25,9 +25,9 @@ class Answer(NamedTuple):
 def run(
     argv: Sequence[str],
     timeout: float,
-    input: Optional[str] = None,
-    environ: Optional[Mapping[str, str]] = None,
-    directory: Optional[str] = None,
+    input: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    directory: str | None = None,
 ) -> Answer:
     """Run a command with its own process group, which is killed after `timeout` seconds. Raises nothing."""
     try:
