@@ -21,6 +21,7 @@ COMMANDS = {
     "release": ("settling", "Put a message back, no attempt counted."),
     "touch": ("settling", "Hold on to a message for longer."),
     "extend": ("settling", "The same as touch."),
+    "work": ("working", "Work on messages until there are none: the loop of batch jobs."),
     "exec": ("running", "Run a command for one message."),
     "status": ("looking", "Numbers of messages by state."),
     "view": ("looking", "Numbers of messages, printed as ddmq did."),
