@@ -118,6 +118,10 @@ class Calls:
     def open_append(self, path: str) -> int:
         return os.open(path, _APPEND, 0o666)
 
+    def open_log(self, path: str) -> int:
+        """Like `open_append`, to be read from, too."""
+        return os.open(path, _APPEND & ~os.O_WRONLY | os.O_RDWR, 0o666)
+
     def sync_handle(self, handle: int) -> None:
         os.fdatasync(handle) if hasattr(os, "fdatasync") else os.fsync(handle)
 
@@ -370,6 +374,22 @@ class Filesystem(Calls):
         deleted."""
         for directory in (os.path.dirname(path), path):
             self._make(directory, may_vanish=directory == path)
+
+    def make_directory(self, path: str) -> None:
+        """`path`, in a directory that must be there; nothing when it is there already."""
+        self._make(path, may_vanish=False)
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a directory that no client uses any more, with all that is in it; links are not followed."""
+        try:
+            if not self.is_there(path):
+                return
+            from shutil import rmtree
+
+            rmtree(path, ignore_errors=True)
+        except OSError as error:
+            if error.errno not in GONE | UNKNOWN:
+                raise
 
     def _make(self, directory: str, may_vanish: bool) -> None:
         for left in range(_TRIES, 0, -1):

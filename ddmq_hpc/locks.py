@@ -1,10 +1,10 @@
 """A lock that many hosts may want, held by the newest of the names `locks/<what>.<generation>`.
 
-Who wants it links a file of its own to the generation after the newest one: one LINK wins. No name is ever used again, so
-a repeated call whose reply was lost hits nobody else's lock, and the holder lets go by renaming what only it made. A lock
-is broken, by taking the generation after it, when its holder's process is gone on this host or when it was held for
-`LONGEST` seconds of the file system's clock. So a holder that hung for longer may share it: what is done under such a lock
-is short, and must do no harm when done twice.
+Who wants it links a file of its own to the generation after the newest one: one LINK wins. No name is ever used again,
+so a repeated call whose reply was lost hits nobody else's lock, and the holder lets go by renaming what only it made.
+A lock is broken, by taking the generation after it, when its holder's process is gone on this host or when it was held
+for `LONGEST` seconds of the file system's clock. So a holder that hung for longer may share it: what is done under such
+a lock is short, and must do no harm when done twice.
 """
 
 from __future__ import annotations

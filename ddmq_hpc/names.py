@@ -24,6 +24,8 @@ SETTINGS = "ddmq.yaml"
 #: The line of the root settings that says which layout this is.
 LAYOUT_KEY = "layout"
 READY, LEASED, DELAYED, DEAD = "ready", "leased", "delayed", "dead"
+#: Made when somebody needs them: output of tasks, and directories that tasks keep from one attempt to the next.
+LOGS, STATE = "logs", "state"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
 #: Everything a queue directory holds; the first four are the states of a message.
 DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
@@ -329,6 +331,8 @@ class QueuePaths:
         self.journal = f"{self.top}/{JOURNAL}"
         self.workers = f"{self.top}/{WORKERS}"
         self.locks = f"{self.top}/{LOCKS}"
+        self.logs = f"{self.top}/{LOGS}"
+        self.state = f"{self.top}/{STATE}"
 
     def bucket(self, priority: int, pack: str) -> str:
         return f"{self.ready}/{priority}/{bucket_of(pack)}"
@@ -350,6 +354,13 @@ class QueuePaths:
 
     def in_keys(self, key: str) -> str:
         return f"{self.keys}/{key_name(key)}"
+
+    def in_logs(self, name: str, kind: str = "log") -> str:
+        return f"{self.logs}/{name}.{kind}"
+
+    def in_state(self, ident: str) -> str:
+        """The directory that a message keeps from one attempt to the next."""
+        return f"{self.state}/{ident}"
 
     @staticmethod
     def parent(path: str) -> str:

@@ -33,9 +33,9 @@ def template(scheduler: str) -> str:
 def render(text: str, prefix: str, options: Sequence[str], directory: str, command: Sequence[str]) -> str:
     """The template `text` for one submission.
 
-    `options` are whole lines that begin with `prefix` (`#SBATCH`). A template's own option stays, with the comment above
-    it, unless one of them sets the same. The job runs `command`, quoted for the shell, in `directory`, and finds the
-    ddmq-hpc that this process is before any other.
+    `options` are whole lines that begin with `prefix` (`#SBATCH`). A template's own option stays, with the comment
+    above it, unless one of them sets the same. The job runs `command`, quoted for the shell, in `directory`, and finds
+    the ddmq-hpc that this process is before any other.
     """
     head, _, body = text.partition("\n\n")
     shebang, *lines = head.splitlines()
@@ -99,7 +99,9 @@ def quote(word: str) -> str:
     """A word for bash on one line, whatever is in it: SGE reads options in all lines that look like one."""
     if word.isprintable():
         return shlex.quote(word)
-    return "$'" + "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in os.fsencode(word)) + "'"
+    return (
+        "$'" + "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in os.fsencode(word)) + "'"
+    )
 
 
 def own_directory() -> str:

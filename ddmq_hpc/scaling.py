@@ -36,7 +36,9 @@ def last_request(queue: Queue) -> Request | None:
     return found[-1] if found else None
 
 
-def scale(queues: Sequence[Queue], request: Request, least: int, submit: Callable[..., list[Record]] | None = None) -> Scaled:
+def scale(
+    queues: Sequence[Queue], request: Request, least: int, submit: Callable[..., list[Record]] | None = None
+) -> Scaled:
     """Have at least `least` and at most `request.most` workers, as many as the backlog takes; none for none.
 
     One question to the scheduler counts those that there are. Raises `SchedulerBusy`, with nothing submitted, when its

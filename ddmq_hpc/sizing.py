@@ -47,11 +47,15 @@ def workers_for(backlog: int, wall: float, time: float, slots: int, most: int) -
     return max(1, min(needed, most, ceil(backlog / slots)))
 
 
-def usable(walltime: float, margin: float) -> float:
-    """The seconds in which a worker can run tasks. Raises `UsageError` when there are none."""
-    if margin >= walltime:
-        raise UsageError(f"a job of {human(walltime)} leaves no time beside the margin of {human(margin)}: longer --time?")
-    return walltime - margin
+def usable(walltime: float, margin: float | None) -> float:
+    """The seconds in which a worker can begin and end tasks. Raises `UsageError` when there are none.
+
+    The margin is that of `work`: 5 minutes, or a tenth of the time there is if that is less.
+    """
+    found = walltime - (min(300.0, walltime / 10) if margin is None else margin)
+    if found <= 0:
+        raise UsageError(f"a job of {human(walltime)} leaves no time beside its margin: give it a longer --time")
+    return found
 
 
 def typical_wall(queues: Iterable[Queue]) -> tuple[float, int]:
@@ -63,8 +67,8 @@ def typical_wall(queues: Iterable[Queue]) -> tuple[float, int]:
     found: list[tuple[float, float]] = []
     for queue in queues:
         for record in journal.recent(queue.fs, queue.paths):
-            wall, at = record.get("wall"), record.get("at")
-            if record.get("state") == "acked" and _is_number(wall) and _is_number(at):
+            at, wall = _number(record.get("at")), _number(record.get("wall"))
+            if record.get("state") == "acked" and at is not None and wall is not None:
                 found.append((at, wall))
     walls = [wall for _, wall in sorted(found)[-_RECENT:]]
     if walls:
@@ -72,8 +76,9 @@ def typical_wall(queues: Iterable[Queue]) -> tuple[float, int]:
     return max((queue.settings.time_request or 0.0 for queue in queues), default=0.0) or ASSUMED, 0
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
+def _number(value: object) -> float | None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
+    return float(value) if good else None  # type: ignore[arg-type]
 
 
 def size(queues: Iterable[Queue], backlog: int, time: float, slots: int, most: int) -> Sizing:

@@ -54,7 +54,9 @@ def find_scheduler(name: str, environ: Mapping[str, str]) -> str:
     """`name`, or for `auto` the scheduler that there is. Raises `SchedulerError`."""
     found = schedulers.detect(environ) if name == "auto" else name
     if found is None:
-        raise SchedulerError("no scheduler here: neither sbatch nor qsub is on the PATH; say --scheduler, or log in elsewhere")
+        raise SchedulerError(
+            "no scheduler here: neither sbatch nor qsub is on the PATH; say --scheduler, or log in elsewhere"
+        )
     return found
 
 
@@ -112,6 +114,8 @@ def worker_command(root: str, request: Request) -> list[str]:
     command = ["ddmq-hpc", "work", root, ",".join(request.queues)]
     if request.slots > 1:
         command += ["-j", str(request.slots)]
+    if request.margin is not None:
+        command += ["--margin", f"{request.margin}"]
     command += request.work
     if request.chain:
         command.append("--chain")
@@ -187,8 +191,8 @@ def successor(broker: Broker, queue_name: str, environ: Mapping[str, str]) -> st
 
     Of all workers of a submission exactly one submits, whichever comes first, and only with messages waiting. None when
     there is nothing to do: no backlog, somebody else did it, or this job is not on record as one's own submission. When
-    the scheduler refuses, it raises `SchedulerError`, and the next worker that asks tries again, three times in all; when
-    it cannot be told whether a job was submitted, nobody tries again. `queue_name` may be several, as in `work`.
+    the scheduler refuses, it raises `SchedulerError`, and the next worker that asks tries again, three times in all;
+    when it cannot be told whether a job was submitted, nobody tries again. `queue_name` may be several, as in `work`.
     """
     queue = broker.queue(queue_name.split(",")[0])
     try:

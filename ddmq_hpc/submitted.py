@@ -1,7 +1,7 @@
 """What was submitted for a queue: one file a batch job in workers/, with all it takes to submit the same again.
 
-Anybody who may write to a queue may put such files there, so nobody's commands are repeated but one's own: of files that
-others own, or could have written to, only the job's id is believed, and it is counted, nothing else.
+Anybody who may write to a queue may put such files there, so nobody's commands are repeated but one's own: of files
+that others own, or could have written to, only the job's id is believed, and it is counted, nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Request:
     queues: tuple[str, ...]
     scheduler: str
     time: float  # seconds of wall time of each job
-    margin: float  # seconds of that in which no task is started
+    margin: float | None  # seconds of that in which no task may be left, None: as `work` has it
     most: int  # workers
     slots: int  # tasks at a time of each worker
     throttle: int | None  # jobs at a time
@@ -126,5 +126,5 @@ def _parse(data: bytes, mine: bool) -> Record | None:
 
 
 def _request(values: Mapping[str, Any]) -> Request:
-    given = {field.name: values[field.name] for field in fields(Request)}
+    given: dict[str, Any] = {field.name: values[field.name] for field in fields(Request)}
     return Request(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})

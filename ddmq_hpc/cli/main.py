@@ -21,6 +21,7 @@ COMMANDS = {
     "release": ("settling", "Put a message back, no attempt counted."),
     "touch": ("settling", "Hold on to a message for longer."),
     "extend": ("settling", "The same as touch."),
+    "work": ("working", "Work on messages until there are none: the loop of batch jobs."),
     "exec": ("running", "Run a command for one message."),
     "submit": ("submitting", "Put workers on the cluster."),
     "scale": ("submitting", "Submit the workers that are missing."),

@@ -7,14 +7,14 @@ from typing import Any, Callable
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, out, places, staying
+from ddmq_hpc.cli.common import DURATION, out, places, split_command, staying
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.submission import find_scheduler, queues_of, scripts, show, sizing, submit
 from ddmq_hpc.submitted import Record, Request
 
 _SCHEDULERS = ("auto", "slurm", "pbs", "sge")
 #: What holds for a submission that says nothing, and of which there was none before.
-_DEFAULTS = {"time": 3600.0, "margin": 300.0, "most": 100, "slots": 1}
+_DEFAULTS = {"time": 3600.0, "most": 100, "slots": 1}
 
 
 class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -30,19 +30,23 @@ class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 _OPTIONS = (
-    click.option("--throttle", "-t", type=click.IntRange(1), help="Let so many jobs run at a time (Slurm, SGE, Torque)."),
+    click.option(
+        "--throttle", "-t", type=click.IntRange(1), help="Let so many jobs run at a time (Slurm, SGE, Torque)."
+    ),
     click.option("--slots", "-j", type=click.IntRange(1), help="Tasks at a time of each worker, and its CPUs.  [1]"),
     click.option("--time", type=DURATION, help="Wall time of each job.  [1h]"),
-    click.option("--margin", type=DURATION, help="Start no task so shortly before the end of a job.  [5m]"),
+    click.option("--margin", type=DURATION, help="As of `work`: how long before its end no task is left."),
     click.option("--scheduler", type=click.Choice(_SCHEDULERS), help="Which one; auto: the one that is there.  [auto]"),
     click.option("--chain", is_flag=True, default=None, help="A worker near its end submits the next ones."),
     click.option("-O", "extra", multiple=True, metavar="OPTION", help="Option for sbatch or qsub, verbatim."),
     click.option("--shell", is_flag=True, help="The messages are the command lines."),
-    click.option("--output", metavar="MODE", help="As of `work`."),
-    click.option("--timeout", metavar="DURATION", help="As of `work`."),
-    click.option("--until", metavar="WHEN", help="As of `work`."),
-    click.option("--lease", metavar="DURATION", help="As of `work`."),
-    click.option("-W", "work", multiple=True, metavar="OPTION", help="Any other option of `work`, e.g. -W --grace=30s."),
+    click.option("--output", type=click.Choice(("none", "tail", "segment", "files")), help="As of `work`."),
+    click.option("--until", type=click.Choice(("empty", "drained", "forever")), help="As of `work`."),
+    click.option("--timeout", type=DURATION, help="As of `work`."),
+    click.option("--lease", type=DURATION, help="As of `work`."),
+    click.option(
+        "-W", "work", multiple=True, metavar="OPTION", help="Any other option of `work`, e.g. -W --grace=30s."
+    ),
     click.argument("given", nargs=-1, metavar="[ROOT] [QUEUE[,QUEUE...]] [-- CMD [ARG]...]", type=click.UNPROCESSED),
 )
 
@@ -58,7 +62,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--max-workers", "most", type=click.IntRange(1), help="At most so many.  [100]")
 @click.option("--dry-run", is_flag=True, help="Show the job scripts and submit nothing.")
 @_options
-def submit_command(given: tuple[str, ...], workers: int | None, dry_run: bool, most: int | None, **options: Any) -> None:
+def submit_command(
+    given: tuple[str, ...], workers: int | None, dry_run: bool, most: int | None, **options: Any
+) -> None:
     """Put workers on the cluster: an array of batch jobs, each of which runs `ddmq-hpc work`.
 
     Their number comes from what is waiting, from how long tasks took so far, and from --time. Prints the job ids.
@@ -68,7 +74,7 @@ def submit_command(given: tuple[str, ...], workers: int | None, dry_run: bool, m
       ddmq-hpc submit ROOT tasks --workers 20 --slots 4 --shell
       ddmq-hpc submit ROOT tasks --scheduler sge -O '-l h_vmem=2G' --dry-run -- ./simulate {}
     """
-    before, command = _split(given)
+    before, command = split_command(given)
     root, names = places(before, "ROOT", "QUEUE")
     broker = staying(root)
     queues = queues_of(broker, tuple(names.split(",")))
@@ -104,7 +110,7 @@ def scale_command(given: tuple[str, ...], least: int, most: int, dry_run: bool, 
 
     if least > most:
         raise UsageError(f"--min {least} is more than --max {most}")
-    before, command = _split(given)
+    before, command = split_command(given)
     root, names = places(before, "ROOT", "QUEUE")
     broker = staying(root)
     queues = queues_of(broker, tuple(names.split(",")))
@@ -122,7 +128,7 @@ def scale_command(given: tuple[str, ...], least: int, most: int, dry_run: bool, 
     _report(done.submitted)
 
 
-def _request(last: Request | None, names: str, most: int | None, command: tuple[str, ...], given: dict[str, Any]) -> Request:
+def _request(last: Request | None, names: str, most: int | None, command: list[str], given: dict[str, Any]) -> Request:
     """What the options ask for; what they leave open is as in `last`, or the default."""
 
     def chosen(name: str, value: Any) -> Any:
@@ -134,13 +140,9 @@ def _request(last: Request | None, names: str, most: int | None, command: tuple[
         word
         for name in ("output", "timeout", "until", "lease")
         if given[name] is not None
-        for word in (f"--{name}", given[name])
+        for word in (f"--{name}", str(given[name]))
     )
     work += (("--shell",) if given["shell"] else ()) + tuple(given["work"])
-    if given["margin"] is not None:
-        work += ("--margin", f"{given['margin']:g}")
-    elif last and work and "--margin" in last.work:
-        work += ("--margin", f"{last.margin:g}")
     request = Request(
         queues=tuple(names.split(",")),
         scheduler=_scheduler(last, given["scheduler"]),
@@ -152,7 +154,7 @@ def _request(last: Request | None, names: str, most: int | None, command: tuple[
         chain=bool(chosen("chain", given["chain"])),
         extra=chosen("extra", tuple(given["extra"])),
         work=chosen("work", work),
-        command=() if given["shell"] else chosen("command", command),
+        command=() if given["shell"] else chosen("command", tuple(command)),
         directory=chosen("directory", None) or os.getcwd(),
     )
     if bool(request.command) == ("--shell" in request.work):
@@ -166,15 +168,6 @@ def _scheduler(last: Request | None, given: str | None) -> str:
     if given is None and last:
         return last.scheduler
     return find_scheduler(given or "auto", os.environ)
-
-
-def _split(given: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What stands before and after `--`, if there is one: click drops it, so it is looked for in what the shell gave."""
-    import sys
-
-    words = sys.argv
-    count = len(words) - words.index("--") - 1 if "--" in words else 0
-    return given[: len(given) - count], given[len(given) - count :]
 
 
 def _count(workers: int) -> str:
