@@ -50,7 +50,7 @@ def scale(
             if lock is None:
                 raise SchedulerBusy("another `ddmq-hpc scale` is at work on this queue: nothing submitted")
             known = submitted.records(queue)
-            tasks = _live(known, request.scheduler)
+            tasks = _live(known)
             live = sum(tasks.values())
             _forget(queue, known, tasks)
             sizing = submission.sizing(list(queues), request)
@@ -63,15 +63,16 @@ def scale(
         raise storage_error(error, "scale the workers") from error
 
 
-def _live(known: Sequence[Record], scheduler: str) -> dict[str, int]:
-    """Tasks that wait or run by label, of the records of one scheduler. Raises `SchedulerBusy` for no clear answer."""
-    jobs = {record.label: record.job for record in known if record.scheduler == scheduler}
-    if not jobs:
-        return {}
-    found = schedulers.get(scheduler).live_tasks(list(jobs.values()))
-    if found is None:
-        raise SchedulerBusy(f"{scheduler} does not say which workers there are: nothing submitted, try again")
-    return {label: found.get(job, 0) for label, job in jobs.items()}
+def _live(known: Sequence[Record]) -> dict[str, int]:
+    """Tasks that wait or run, by label; asks each scheduler once. Raises `SchedulerBusy` for no clear answer."""
+    live: dict[str, int] = {}
+    for name in {record.scheduler for record in known}:
+        jobs = {record.label: record.job for record in known if record.scheduler == name}
+        found = schedulers.get(name).live_tasks(list(jobs.values()))
+        if found is None:
+            raise SchedulerBusy(f"{name} does not say which workers there are: nothing submitted, try again")
+        live.update((label, found.get(job, 0)) for label, job in jobs.items())
+    return live
 
 
 def _forget(queue: Queue, known: Sequence[Record], tasks: Mapping[str, int]) -> None:

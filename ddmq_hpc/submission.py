@@ -119,7 +119,7 @@ def worker_command(root: str, request: Request) -> list[str]:
     command += request.work
     if request.chain:
         command.append("--chain")
-    return [*command, "--", *request.command] if request.command else command
+    return [*command, "--", *request.command] if request.command else [*command, "--shell"]
 
 
 def submit(queues: list[Queue], request: Request, workers: int) -> list[Record]:
@@ -135,11 +135,11 @@ def submit(queues: list[Queue], request: Request, workers: int) -> list[Record]:
             raise
         record = Record(
             job=job,
-            scheduler=request.scheduler,
+            scheduler=scheduler.submits_to(),
             tasks=script.wanted.tasks,
             at=queue.fs.now(queue.paths.tmp),
             by=f"{_user()}@{host()}",
-            group=done[0].group if done else label_of(request.scheduler, job),
+            group=done[0].group if done else label_of(scheduler.submits_to(), job),
             request=request,
         )
         try:
@@ -220,10 +220,8 @@ def _record_of_this_job(queue: Queue, environ: Mapping[str, str]) -> Record | No
     job = schedulers.parse_label(batch_job(environ))
     if job is None:
         return None
-    found = {record.label: record for record in submitted.records(queue)}
-    # What Slurm's own `qsub` submitted is recorded as a PBS job, and runs as one of Slurm's.
-    other = found.get(label_of("pbs", job.id)) if job.scheduler == "slurm" else None
-    return found.get(label_of(job.scheduler, job.id)) or other
+    label = label_of(job.scheduler, job.id)
+    return next((record for record in submitted.records(queue) if record.label == label), None)
 
 
 def _next_attempt(queue: Queue, group: str) -> int | None:

@@ -18,6 +18,7 @@ from ddmq_hpc.fs import GONE, NO_FILE
 from ddmq_hpc.identity import token
 from ddmq_hpc.names import parse_submission, submission_name
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.schedulers import NAMES
 
 _JOB_ID = re.compile(r"\d{1,18}(?:\[\])?(?:[.;][A-Za-z0-9_.-]{1,100})?", re.ASCII)
 
@@ -122,9 +123,10 @@ def _parse(data: bytes, mine: bool) -> Record | None:
         )
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
-    return record if _JOB_ID.fullmatch(record.job) else None
+    return record if record.scheduler in NAMES and _JOB_ID.fullmatch(record.job) else None
 
 
 def _request(values: Mapping[str, Any]) -> Request:
     given: dict[str, Any] = {field.name: values[field.name] for field in fields(Request)}
-    return Request(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    given.update((name, tuple(value)) for name, value in values.items() if isinstance(value, list))
+    return Request(**given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Any, Callable
 
 import click
@@ -140,10 +141,14 @@ def _request(last: Request | None, names: str, most: int | None, command: list[s
         word
         for name in ("output", "timeout", "until", "lease")
         if given[name] is not None
-        for word in (f"--{name}", str(given[name]))
+        for word in (f"--{name}", _text(given[name]))
     )
-    work += (("--shell",) if given["shell"] else ()) + tuple(given["work"])
-    request = Request(
+    work += tuple(word for text in given["work"] for word in shlex.split(text))
+    if command and given["shell"]:
+        raise UsageError("with --shell the messages are the commands: leave out what stands after `--`")
+    if not (command or given["shell"] or last):
+        raise UsageError("no command: write it after `--`, or say --shell when the messages are the commands")
+    return Request(
         queues=tuple(names.split(",")),
         scheduler=_scheduler(last, given["scheduler"]),
         time=chosen("time", given["time"]),
@@ -157,11 +162,10 @@ def _request(last: Request | None, names: str, most: int | None, command: list[s
         command=() if given["shell"] else chosen("command", tuple(command)),
         directory=chosen("directory", None) or os.getcwd(),
     )
-    if bool(request.command) == ("--shell" in request.work):
-        if request.command:
-            raise UsageError("with --shell the messages are the commands: leave out what stands after `--`")
-        raise UsageError("no command: write it after `--`, or say --shell when the messages are the commands")
-    return request
+
+
+def _text(value: float | str) -> str:
+    return f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
 def _scheduler(last: Request | None, given: str | None) -> str:

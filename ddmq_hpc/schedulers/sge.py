@@ -63,6 +63,9 @@ class SGE:
     def submit_command(self) -> list[str]:
         return ["qsub", "-terse"]
 
+    def submits_to(self) -> str:
+        return self.name
+
     def job_id(self, answer: str) -> str:
         """`1` of `1`, `1.1-6:1`, or of the long form that some sites' wrappers bring back."""
         found = re.search(r"^(?:Your job(?:-array)? )?(\d+)(?:\.\d+-\d+:\d+)?(?:$| \()", answer, re.MULTILINE)
