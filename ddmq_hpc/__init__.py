@@ -28,6 +28,8 @@ __all__ = [
     "StorageBusy",
     "StorageError",
     "UsageError",
+    "Worker",
+    "WorkerOptions",
     "broker",
 ]
 
@@ -53,8 +55,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ddmq_hpc.messages import Message
+    from ddmq_hpc.worker import Worker, WorkerOptions
 
-_HOME = {"Broker": "broker", "broker": "broker", "Message": "messages"}
+_HOME = {"Broker": "broker", "broker": "broker", "Message": "messages", "Worker": "worker", "WorkerOptions": "worker"}
 
 
 def __getattr__(name: str) -> Any:
