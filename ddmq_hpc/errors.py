@@ -123,6 +123,10 @@ class QueuePaused(DdmqError):
         super().__init__(f"queue {queue!r} is paused; its ddmq.yaml says `paused: true`")
 
 
+class SchedulerError(DdmqError):
+    """The batch scheduler refused, or said something that is not understood."""
+
+
 class StorageError(DdmqError):
     """The file system refused: `errno` and `path` say what and where."""
 

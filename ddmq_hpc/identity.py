@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -93,23 +94,32 @@ class Owner(NamedTuple):
         return cls(parts[0], int(parts[1]), int(parts[2]), parts[3], parts[4], parts[5] if len(parts) == 6 else "")
 
 
-def batch_job() -> str:
-    """`slurm-123_7`, `pbs-...` or `sge-...` when this process runs in a batch job, else nothing."""
-    environ = os.environ
-    if job := environ.get("SLURM_ARRAY_JOB_ID"):
-        return _label(f"slurm-{job}_{environ.get('SLURM_ARRAY_TASK_ID', '')}")
+def batch_job(environ: Mapping[str, str] = os.environ) -> str:
+    """The label of the batch job that this process runs in, else nothing; `schedulers.parse_label` reads it.
+
+    `slurm-123_7=cluster` or `slurm-123=cluster`, `pbs-7=2==server` or `pbs-7=server` ("=" stands for the brackets),
+    `sge-5.3=master` or `sge-5=master`; with `-r1` after the id when the job was started once before, as far as its
+    environment tells. Job ids count on one cluster alone, hence its name, cut to 12 letters.
+    """
     if job := environ.get("SLURM_JOB_ID"):
-        return _label(f"slurm-{job}")
+        if array := environ.get("SLURM_ARRAY_JOB_ID"):
+            job = f"{array}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
+        return _label("slurm", job, environ.get("SLURM_RESTART_COUNT"), environ.get("SLURM_CLUSTER_NAME"))
     if job := environ.get("PBS_JOBID"):
-        return _label(f"pbs-{job}")
-    if (job := environ.get("JOB_ID")) and "SGE_ROOT" in environ:
+        number, _, server = job.partition(".")
+        return _label("pbs", number, None, server)
+    if (job := environ.get("JOB_ID")) and (root := environ.get("SGE_ROOT")):
         task = environ.get("SGE_TASK_ID", "undefined")
-        return _label(f"sge-{job}" if task == "undefined" else f"sge-{job}.{task}")
+        master = _text(f"{root}/{environ.get('SGE_CELL') or 'default'}/common/act_qmaster")
+        return _label("sge", job if task == "undefined" else f"{job}.{task}", environ.get("RESTARTED"), master)
     return ""
 
 
-def _label(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._=-]+", "=", text)[:40]
+def _label(scheduler: str, job: str, restarts: str | None, cluster: str | None) -> str:
+    again = f"-r{restarts}" if restarts and restarts.isdigit() and int(restarts) else ""
+    where = re.sub(r"[^A-Za-z0-9-]+", "-", (cluster or "").partition(".")[0])[:12]
+    label = f"{scheduler}-{re.sub(r'[^A-Za-z0-9._-]', '=', job)}{again}"
+    return f"{label[:32]}={where}" if where else label[:32]
 
 
 class Identity:
