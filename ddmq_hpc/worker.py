@@ -20,7 +20,7 @@ from typing import Callable
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, UsageError
-from ddmq_hpc.feed import UNTIL, Appetite, Feed, Pace, Window
+from ddmq_hpc.feed import UNTIL, Appetite, Feed
 from ddmq_hpc.handlers import AnyHandler, handler_of
 from ddmq_hpc.identity import host, token
 from ddmq_hpc.messages import Message
@@ -29,6 +29,7 @@ from ddmq_hpc.outcomes import Ending, settle
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import ON_LOST
 from ddmq_hpc.tasks import Result, Task
+from ddmq_hpc.window import Pace, Window
 
 #: Those that end a worker in good order. They are passed on to its tasks.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -63,14 +64,6 @@ class WorkerOptions:
             raise UsageError(f"bad until {self.appetite.until!r:.40}: use {', '.join(UNTIL)}")
         if self.on_lost not in (None, *ON_LOST):
             raise UsageError(f"bad on_lost {self.on_lost!r:.40}: use {', '.join(ON_LOST)}")
-
-    def window(self, ends: float | None) -> Window:
-        """The time for tasks of a worker whose job is over at `ends`, in seconds since 1970."""
-        start = time.time()
-        if ends is None:
-            return Window(start)
-        margin = min(300.0, (ends - start) / 10) if self.margin is None else self.margin
-        return Window(start, ends - max(margin, 0.0))
 
 
 @dataclass
@@ -124,8 +117,9 @@ class Worker:
         self.name = name or new_name()
         self.report = Report()
         self._handler = handler_of(handler)
-        self._ends = self._end_of_job()
-        self._window = self.options.window(self._ends)
+        self._window = Window(self._end_of_job(), self.options.margin)
+        if self.options.walltime is not None:
+            self._window.job_end()
         self._pace = Pace()
         self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
         self._watchers = watchers
@@ -139,8 +133,14 @@ class Worker:
         #: Where its tasks have their directories, on this node's own disk.
         self.directory = directory or tempfile.mkdtemp(prefix=f"ddmq-hpc-{self.name}-")
 
-    def _end_of_job(self) -> float | None:
-        return None if self.options.walltime is None else time.time() + self.options.walltime
+    def _end_of_job(self) -> Callable[[], float | None]:
+        """What tells when the job ends, in seconds since 1970."""
+        if self.options.walltime is not None:
+            ends = time.time() + self.options.walltime
+            return lambda: ends
+        from ddmq_hpc.walltime import job_end
+
+        return lambda: job_end(os.environ)
 
     # -- from outside
 
@@ -259,7 +259,7 @@ class Worker:
 
     def _heed_the_clock(self) -> None:
         now = time.monotonic()
-        ends = self._ends
+        ends = self._window.known_end()
         if self._stopping is None and ends is not None and time.time() > ends - self.options.grace - _LAST_SECONDS:
             self.feed.end("its job is about to end")
             self._signals.append(signal.SIGTERM)
@@ -345,7 +345,7 @@ class Worker:
                 del self._works[number]
 
     def _deadline(self) -> float | None:
-        limits = [self._window.end, time.time() + self.options.timeout if self.options.timeout else None]
+        limits = [self._window.known_end(), time.time() + self.options.timeout if self.options.timeout else None]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _count(self, what: str, number: int = 1) -> None:

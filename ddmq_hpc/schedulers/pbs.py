@@ -19,7 +19,7 @@ _RUNNING = frozenset("RESUB")
 #: F and X: finished; C: Torque's word for it. A job that had held a lease and waits (Q, H, W) is to be run again.
 _ENDED = frozenset("FXCQHW")
 _ROW = re.compile(r"^(\d+(?:\[\d*\])?(?:-\d+)?)\.?(\S*)\s.*\s([A-Z])\s+\S+\s*$", re.ASCII)
-#: `qstat: Unknown Job Id 7.server` (Torque: `Unknown Job Id Error 7.server`), `qstat: 7.server Job has finished, use -x`
+#: `qstat: Unknown Job Id 7.server` (Torque: `Unknown Job Id Error 7.server`), `qstat: 7.server Job has finished, use ...`
 _GONE = re.compile(r"Unknown Job Id (?:Error )?(\d+\S*)|^qstat: (\d+\S*) Job has finished", re.ASCII | re.MULTILINE)
 
 

@@ -15,10 +15,11 @@ from worker_tools import Bench, of_journal, wait_for
 from ddmq_hpc import Worker, WorkerOptions
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.feed import Appetite, Feed, Pace, Window
+from ddmq_hpc.feed import Appetite, Feed
 from ddmq_hpc.fs import Calls, Filesystem
 from ddmq_hpc.idle import Watch
 from ddmq_hpc.messages import Message
+from ddmq_hpc.window import Pace, Window
 
 
 def test_a_function_works_on_messages(bench: Bench) -> None:
@@ -199,13 +200,13 @@ def test_an_idle_worker_notices(bench: Bench, how: str) -> None:
 
 
 def _feed(bench: Bench, **wants: Any) -> Feed:
-    return Feed([bench.broker.queue("tasks")], Appetite(**wants), Window(time.time()), Pace())
+    return Feed([bench.broker.queue("tasks")], Appetite(**wants), Window(), Pace())
 
 
 def test_messages_are_taken_ahead_by_the_pace_of_tasks(bench: Bench) -> None:
     bench.broker.publish_many("tasks", range(1000))
     pace = Pace()
-    feed = Feed([bench.broker.queue("tasks")], Appetite(), Window(time.time()), pace)
+    feed = Feed([bench.broker.queue("tasks")], Appetite(), Window(), pace)
     assert feed.next()
     assert feed.ahead() == []  # nothing is known yet
     for _ in range(3):
@@ -245,3 +246,20 @@ def test_a_paused_queue_ends_a_worker_that_does_not_wait(bench: Bench) -> None:
     report = Worker(Broker(bench.root), "tasks", print).run()
     assert report.reason == "the queue is paused"
     assert bench.counts() == {"ready": 1}
+
+
+def test_a_worker_that_is_soon_done_does_not_ask_when_its_job_ends() -> None:
+    asked: list[int] = []
+
+    def ask() -> float:
+        asked.append(1)
+        return time.time() + 3600
+
+    window = Window(ask)
+    assert window.has(5)
+    assert window.known_end() is None
+    assert not asked
+    assert window.has(1800)
+    assert not window.has(3400)  # five minutes are left free
+    assert window.known_end()
+    assert len(asked) == 1
