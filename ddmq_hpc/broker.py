@@ -30,7 +30,9 @@ from ddmq_hpc.settings import DEFAULTS, Settings
 from ddmq_hpc.units import seconds
 
 if TYPE_CHECKING:
+    from ddmq_hpc.recovery import Recovered
     from ddmq_hpc.stats import Stats
+    from ddmq_hpc.sweeping import Swept
 
 _Answer = TypeVar("_Answer")
 Handles = Union[Handle, Iterable[Handle]]
@@ -148,6 +150,7 @@ class Broker:
             self.create_queue(name)
         reader = _SettingsReader(self.fs, (self._settings_file, paths.settings))
         found = self._queues[name] = Queue(self.fs, paths, self._identity, reader)
+        found.idle_hook = _recover_maybe
         return found
 
     def _is_queue(self, paths: QueuePaths) -> bool:
@@ -339,6 +342,17 @@ class Broker:
         names = self.list_queues() if queue is None else [queue]
         return {name: self._looking(partial(clean, self.queue(name))) for name in names}
 
+    def recover(self, queue: str | None = None, dry_run: bool = False) -> dict[str, Recovered]:
+        """Reclaim the leases of batch jobs that have ended, of a queue or of all, now: {queue: `Recovered`}.
+
+        One query to each scheduler whose jobs hold leases; a job of which it says nothing clear keeps them. With
+        `dry_run` nothing is reclaimed. Clients do this as they work, at most once a minute over the cluster.
+        """
+        from ddmq_hpc.recovery import recover_all
+
+        names = self.list_queues() if queue is None else [queue]
+        return recover_all([self.queue(name) for name in names], dry_run)
+
     def stats(self, queue: str) -> Stats:
         """`Stats` of a queue, from directory listings alone."""
         from ddmq_hpc.stats import stats
@@ -368,6 +382,12 @@ class Broker:
             os.unlink(path)
         except OSError as error:
             raise storage_error(error, f"create the root {self.root}") from error
+
+
+def _recover_maybe(queue: Queue) -> Swept | None:
+    from ddmq_hpc.recovery import maybe  # only once another batch job is seen
+
+    return maybe(queue)
 
 
 class _SettingsReader:

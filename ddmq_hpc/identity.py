@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
+_LONGEST_LABEL = 30
 _TOKEN_BYTES = 5  # 40 bits: eight base32 letters
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]+", re.ASCII)
 
@@ -119,7 +120,9 @@ def _label(scheduler: str, job: str, restarts: str | None, cluster: str | None) 
     again = f"-r{restarts}" if restarts and restarts.isdigit() and int(restarts) else ""
     where = re.sub(r"[^A-Za-z0-9-]+", "-", (cluster or "").partition(".")[0])[:12]
     label = f"{scheduler}-{re.sub(r'[^A-Za-z0-9._-]', '=', job)}{again}"
-    return f"{label[:32]}={where}" if where else label[:32]
+    if len(label) > _LONGEST_LABEL:
+        return ""  # cut off, it would name another job
+    return f"{label}={where}" if where else label
 
 
 class Identity:
@@ -141,6 +144,11 @@ class Identity:
         self._prefix = f"{host()}:{pid}:{start}:{_kernel()}:{token()}"
         self._suffix = f":{self._job}" if self._job else ""
         self._forks = _forks
+
+    @property
+    def job(self) -> str:
+        """The label of the batch job that this process runs in; empty outside of jobs."""
+        return self._job
 
     def owner(self) -> str:
         """A new owner name, different for each call in each process: what is found under it was put there by this

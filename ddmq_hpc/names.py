@@ -268,6 +268,17 @@ def parse_receipt(receipt: object, queue: str) -> Lease:
     return lease
 
 
+def recovery_stamp(minute: int) -> str:
+    """The name in locks/ whose maker may ask the schedulers in that minute (since 1970)."""
+    return f"recover-{minute}"
+
+
+def recovery_minute(name: str) -> int | None:
+    """The minute of such a stamp; None for anything else."""
+    prefix, _, minute = name.partition("-")
+    return int(minute) if prefix == "recover" and minute.isascii() and minute.isdigit() else None
+
+
 class QueuePaths:
     """The paths of one queue as text; `/` joins are spelled out because these run once or more a message."""
 
@@ -284,8 +295,12 @@ class QueuePaths:
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
+<<<<<<< HEAD
         self.logs = f"{self.top}/{LOGS}"
         self.state = f"{self.top}/{STATE}"
+=======
+        self.locks = f"{self.top}/{LOCKS}"
+>>>>>>> sched
 
     def bucket(self, priority: int, pack: str) -> str:
         return f"{self.ready}/{priority}/{bucket_of(pack)}"

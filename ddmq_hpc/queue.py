@@ -41,6 +41,8 @@ class Queue:
         self.sweeper = Sweeper(fs, paths, identity, self.reader, self.journal)
         self.handles = Handles(fs, paths, self)
         self.publish_lock = Lock()
+        #: Asked to bring messages back when nothing is ready and other batch jobs hold some.
+        self.idle_hook: Callable[[Queue], Swept | None] | None = None
         self._settings = settings
 
     @property
@@ -117,7 +119,7 @@ class Queue:
                 return False
             names = self.fs.names(self.paths.leased)
             swept = self.sweeper.sweep_names(names, settings)
-            if swept.requeued or swept.due:
+            if swept.requeued or swept.due or self._recover(names):
                 self.taker.forget()
                 return False
             dividing = any(name.endswith("!split") for name in names)
@@ -128,6 +130,13 @@ class Queue:
             self.fs.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
         return True
+
+    def _recover(self, names: list[str]) -> bool:
+        """Whether messages of batch jobs that have ended came back."""
+        if self.idle_hook is None or not self.sweeper.other_jobs_hold(names):
+            return False
+        recovered = self.idle_hook(self)
+        return recovered is not None and recovered.requeued > 0
 
     def _open(self, taken: Taken, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""

@@ -7,7 +7,7 @@ Every other order loses or doubles messages, as `tests/engine/test_model.py` sho
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from ddmq_hpc.expiry import Expiry, NodeFiles
 from ddmq_hpc.fate import Rules
@@ -74,17 +74,32 @@ class Sweeper:
     def sweep_names(self, names: list[str], settings: Settings) -> Swept:
         """The same with a listing of `leased` at hand."""
         held = [lease for lease in map(parse_lease, names) if lease]
-        requeued = dead = 0
-        if held:
-            for lease in self._ended(held, settings):
-                inner = [other for other in held if other is not lease and lease.entry.contains(other.entry)]
-                fate = self._requeue(lease, inner, settings)
-                size = lease.entry.stop - lease.entry.first
-                requeued += size if fate in ("ready", "delayed") else 0
-                dead += size if fate == "dead" else 0
-        return Swept(requeued, dead, self.promote())
+        swept = self._reclaim(held, self._over(held, settings), settings) if held else Swept()
+        return swept._replace(due=self.promote())
 
-    def _ended(self, held: list[Lease], settings: Settings) -> list[Lease]:
+    def reclaim(self, names: list[str], settings: Settings, ended: Callable[[Lease], bool]) -> Swept:
+        """Of a fresh listing of `leased`, treat the leases whose holders have `ended` as those that ran out."""
+        held = [lease for lease in map(parse_lease, names) if lease]
+        return self._reclaim(held, set(filter(ended, held)), settings)
+
+    def other_jobs_hold(self, names: list[str]) -> bool:
+        """Whether, by a listing of `leased`, another batch job than the one of this process holds a lease."""
+        own = f":{self._identity.job}"
+        return any(name.count(":") == 5 and not name.partition("!")[0].endswith(own) for name in names)
+
+    def _reclaim(self, held: list[Lease], over: set[Lease], settings: Settings) -> Swept:
+        """Requeue the leases in `over`, of all those that are `held`."""
+        requeued = dead = 0
+        for lease in _outermost(held, over):
+            inner = [other for other in held if other is not lease and lease.entry.contains(other.entry)]
+            fate = self._requeue(lease, inner, settings)
+            size = lease.entry.stop - lease.entry.first
+            requeued += size if fate in ("ready", "delayed") else 0
+            dead += size if fate == "dead" else 0
+        return Swept(requeued, dead)
+
+    def _over(self, held: list[Lease], settings: Settings) -> set[Lease]:
+        """The leases that ran out, or whose owner is known to be dead."""
         now = self._fs.now(self._paths.tmp)
         if self._expiry is None:
             self._expiry = Expiry(self._fs, self._node_files())
@@ -96,20 +111,7 @@ class Sweeper:
                 dead_owner[process] = self._identity.is_dead(lease.owner)
             if dead_owner[process]:
                 ended.add(lease)
-        by_pack: dict[str, list[Lease]] = {}
-        for lease in held:
-            by_pack.setdefault(lease.entry.pack, []).append(lease)
-        # A contained entry is the business of whoever judges the one that contains it.
-        return [
-            lease
-            for lease in held
-            if lease in ended
-            and not any(
-                other.entry.contains(lease.entry) and (other.entry != lease.entry or other.name < lease.name)
-                for other in by_pack[lease.entry.pack]
-                if other is not lease
-            )
-        ]
+        return ended
 
     def _requeue(self, lease: Lease, inner: list[Lease], settings: Settings) -> str:
         """Put an ended lease where it belongs; the state it got, or nothing when somebody else was first."""
@@ -185,3 +187,21 @@ class Sweeper:
         if self._node is None:
             self._node = NodeFiles(self._paths.top)
         return self._node
+
+
+def _outermost(held: list[Lease], over: set[Lease]) -> list[Lease]:
+    """The leases of `over` that no other one contains: a contained entry is the business of whoever judges the one that
+    contains it."""
+    by_pack: dict[str, list[Lease]] = {}
+    for lease in held:
+        by_pack.setdefault(lease.entry.pack, []).append(lease)
+    return [
+        lease
+        for lease in held
+        if lease in over
+        and not any(
+            other.entry.contains(lease.entry) and (other.entry != lease.entry or other.name < lease.name)
+            for other in by_pack[lease.entry.pack]
+            if other is not lease
+        )
+    ]

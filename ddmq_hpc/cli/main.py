@@ -31,6 +31,7 @@ COMMANDS = {
     "json": ("operations", "Operations as JSON, one or a stream."),
     "purge": ("queues", "Remove all messages of a queue."),
     "clean": ("queues", "Do the housekeeping now."),
+    "recover": ("recovering", "Requeue what batch jobs hold that have ended."),
     "del_msg": ("queues", "Remove one message."),
     "delete": ("queues", "Delete a queue with all that is in it."),
     "import": ("importing", "Take over a root of ddmq."),

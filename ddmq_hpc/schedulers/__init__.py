@@ -7,7 +7,6 @@ job has ended is only taken from an answer that says so.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -126,6 +125,13 @@ def clock(duration: float) -> str:
     return f"{whole // 3600:02d}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
 
 
+def is_command(name: str) -> bool:
+    """Whether a command is on the PATH."""
+    from shutil import which
+
+    return which(name) is not None
+
+
 def parse_label(text: str) -> Job | None:
     """The job of a label that `identity.batch_job` made; None for any other text."""
     found = _LABEL.fullmatch(text)
@@ -153,10 +159,9 @@ def detect(environ: Mapping[str, str]) -> str | None:
     """The scheduler whose job this process is part of, else the one whose commands are on the PATH."""
     if found := running_under(environ):
         return found
-    path = environ.get("PATH")
-    if shutil.which("sbatch", path=path):
+    if is_command("sbatch"):
         return "slurm"
-    if shutil.which("qsub", path=path):
+    if is_command("qsub"):
         return "sge" if environ.get("SGE_ROOT") else "pbs"
     return None
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 from ddmq_hpc.errors import SchedulerError
-from ddmq_hpc.schedulers import ANSWER_SECONDS, ENDED, RUNNING, UNKNOWN, Job, Wanted, as_number, clock, short_name
+from ddmq_hpc.schedulers import (
+    ANSWER_SECONDS,
+    ENDED,
+    RUNNING,
+    UNKNOWN,
+    Job,
+    Wanted,
+    as_number,
+    clock,
+    is_command,
+    short_name,
+)
 from ddmq_hpc.schedulers.commands import query
 
 _ARRAY_LIMIT = 10_000  # max_array_size, as it comes
@@ -19,7 +29,7 @@ _RUNNING = frozenset("RESUB")
 #: F and X: finished; C: Torque's word for it. A job that had held a lease and waits (Q, H, W) is to be run again.
 _ENDED = frozenset("FXCQHW")
 _ROW = re.compile(r"^(\d+(?:\[\d*\])?(?:-\d+)?)\.?(\S*)\s.*\s([A-Z])\s+\S+\s*$", re.ASCII)
-#: `qstat: Unknown Job Id 7.server` (Torque: `Unknown Job Id Error 7.server`), `qstat: 7.server Job has finished, use ...`
+#: `Unknown Job Id 7.server` (Torque: `Unknown Job Id Error 7.server`), `qstat: 7.server Job has finished, use -x ...`
 _GONE = re.compile(r"Unknown Job Id (?:Error )?(\d+\S*)|^qstat: (\d+\S*) Job has finished", re.ASCII | re.MULTILINE)
 
 
@@ -98,7 +108,7 @@ class PBS:
     # -- questions
 
     def available(self) -> bool:
-        return shutil.which("qstat") is not None
+        return is_command("qstat")
 
     def hides_jobs(self) -> bool:
         """Never: of a job that a user may not see the server says that, and not that it does not know it."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ddmq_hpc.errors import SchedulerError
-from ddmq_hpc.schedulers import ANSWER_SECONDS, ENDED, RUNNING, UNKNOWN, Job, Wanted, as_number, clock, short_name
+from ddmq_hpc.schedulers import (
+    ANSWER_SECONDS,
+    ENDED,
+    RUNNING,
+    UNKNOWN,
+    Job,
+    Wanted,
+    as_number,
+    clock,
+    is_command,
+    short_name,
+)
 from ddmq_hpc.schedulers.commands import query
 
 _ARRAY_LIMIT = 75_000  # max_aj_tasks, as it comes
@@ -84,19 +94,18 @@ class SGE:
     # -- questions
 
     def available(self) -> bool:
-        return shutil.which("qstat") is not None and bool(os.environ.get("SGE_ROOT"))
+        return bool(os.environ.get("SGE_ROOT")) and is_command("qstat")
 
     def hides_jobs(self) -> bool:
-        """Files of options that qstat reads by itself can leave out jobs."""
-        cell = f"{os.environ.get('SGE_ROOT', '')}/{os.environ.get('SGE_CELL') or 'default'}"
-        return any(map(os.path.lexists, (os.path.expanduser("~/.sge_qstat"), f"{cell}/common/sge_qstat")))
+        return False
 
     def states(self, jobs: Iterable[Job], timeout: float = ANSWER_SECONDS) -> dict[Job, str]:
         states = dict.fromkeys(jobs, UNKNOWN)
         here = [job for job in states if not job.cluster or job.cluster == _cluster()]
         rows = _ask(_EVERY_JOB, timeout) if here else None
         if rows is not None:
-            states.update({job: _judge(job, rows) for job in here})
+            absent = UNKNOWN if _leaves_out() else ENDED
+            states.update({job: _judge(job, rows, absent) for job in here})
         return states
 
     def end_time(self, job: Job) -> float | None:
@@ -136,9 +145,16 @@ def _ask(argv: Iterable[str], timeout: float) -> list[_Row] | None:
     return rows if top.tag == "job_info" else None
 
 
-def _judge(job: Job, rows: list[_Row]) -> str:
+def _leaves_out() -> bool:
+    """Whether qstat may leave out jobs: it reads options of the user and of the cell from files by itself."""
+    return any(map(os.path.lexists, (os.path.expanduser("~/.sge_qstat"), f"{_cell()}/common/sge_qstat")))
+
+
+def _judge(job: Job, rows: list[_Row], absent: str) -> str:
     number, _, task = job.id.partition(".")
     found = [row for row in rows if row.job == number and _has(row, task)]
+    if not found:
+        return absent
     # A job that had held a lease and waits is to be run again; R marks one that is.
     running = [row for row in found if row.running and not ("R" in row.state and not job.restart)]
     return RUNNING if running else ENDED
@@ -166,11 +182,14 @@ def _end(start: str, limit: int) -> float | None:
         return None
 
 
+def _cell() -> str:
+    return f"{os.environ.get('SGE_ROOT', '')}/{os.environ.get('SGE_CELL') or 'default'}"
+
+
 def _cluster() -> str:
     """The host of the queue master, as labels have it; "?" when that cannot be told."""
-    cell = f"{os.environ.get('SGE_ROOT', '')}/{os.environ.get('SGE_CELL') or 'default'}"
     try:
-        with open(f"{cell}/common/act_qmaster", encoding="ascii", errors="replace") as file:
+        with open(f"{_cell()}/common/act_qmaster", encoding="ascii", errors="replace") as file:
             return short_name(file.read().strip())
     except OSError:
         return "?"

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from functools import cache
 
 from ddmq_hpc.errors import SchedulerError
-from ddmq_hpc.schedulers import ANSWER_SECONDS, ENDED, RUNNING, UNKNOWN, Job, Wanted, as_number, clock, short_name
+from ddmq_hpc.schedulers import (
+    ANSWER_SECONDS,
+    ENDED,
+    RUNNING,
+    UNKNOWN,
+    Job,
+    Wanted,
+    as_number,
+    clock,
+    is_command,
+    short_name,
+)
 from ddmq_hpc.schedulers.commands import query
 
 #: squeue prints fixed columns, cut off at their width: wide enough for any number and any name of a state.
@@ -95,7 +105,7 @@ class Slurm:
     # -- questions
 
     def available(self) -> bool:
-        return shutil.which("squeue") is not None
+        return is_command("squeue")
 
     def hides_jobs(self) -> bool:
         """Sites may set PrivateData=jobs; squeue then leaves out what others own."""
@@ -139,14 +149,16 @@ def _read(text: str) -> dict[str, tuple[str, int]] | None:
         array, task, ident, state, restarts = fields
         if not (array.isdigit() and ident.isdigit() and restarts.isdigit() and state.isascii()):
             return None
-        found[ident] = (state, int(restarts))
-        found[f"{array}_{task}"] = (state, int(restarts))
+        if task.isdigit():
+            found[f"{array}_{task}"] = (state, int(restarts))
+        if ident != array or not task.isdigit():  # the waiting tasks of an array all have the array's id
+            found[ident] = (state, int(restarts))
     return found
 
 
 def _judge(job: Job, said: dict[str, tuple[str, int]], complete: bool) -> str:
     if job.id not in said:
-        if any(name.startswith(f"{job.id}_") and not name.endswith("_N/A") for name in said):
+        if any(name.startswith(f"{job.id}_") for name in said):
             return UNKNOWN  # the id of a whole array
         return ENDED if complete else UNKNOWN
     state, restarts = said[job.id]

@@ -1,0 +1,35 @@
+"""recover."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from ddmq_hpc.cli.common import SCHEMA_VERSION, arguments, formats, one_shot, out, out_json, places
+
+
+@click.command("recover")
+@click.option("--dry-run", is_flag=True, help="Tell which jobs have ended; reclaim nothing.")
+@formats("table", "json", default="table")
+@arguments("[ROOT] [QUEUE]")
+def recover_command(given: tuple[str, ...], dry_run: bool, shape: str) -> None:
+    """Requeue what batch jobs hold that have ended, now.
+
+    Asks the scheduler once about all jobs that hold leases. A job of which it says nothing clear is left alone. Clients
+    do this as they work, at most once a minute over the cluster.
+    """
+    root, *queues = places(given, *(("ROOT", "QUEUE") if len(given) > 1 else ("ROOT",)))
+    broker = one_shot(root)
+    found = broker.recover(queues[0] if queues else None, dry_run)
+    if shape == "json":
+        rows = [{"queue": name, **asdict(one)} for name, one in found.items()]
+        out_json({"schema_version": SCHEMA_VERSION, "root": broker.root, "queues": rows})
+        return
+    for name, one in found.items():
+        done = f"{one.held} messages held by them" if dry_run else f"{one.requeued} messages requeued, {one.dead} dead"
+        out(f"{name}: {one.checked} jobs hold leases, {len(one.ended)} have ended: {done}")
+        for label in one.ended:
+            out(f"  {label}  ended")
+        for label in one.unknown:
+            out(f"  {label}  unknown: no clear answer from its scheduler")
