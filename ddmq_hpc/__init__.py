@@ -31,6 +31,8 @@ __all__ = [
     "StorageError",
     "SubmissionUnknown",
     "UsageError",
+    "Worker",
+    "WorkerOptions",
     "broker",
 ]
 
@@ -59,8 +61,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ddmq_hpc.messages import Message
+    from ddmq_hpc.worker import Worker, WorkerOptions
 
-_HOME = {"Broker": "broker", "broker": "broker", "Message": "messages"}
+_HOME = {"Broker": "broker", "broker": "broker", "Message": "messages", "Worker": "worker", "WorkerOptions": "worker"}
 
 
 def __getattr__(name: str) -> Any:

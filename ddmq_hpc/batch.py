@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from tempfile import mkdtemp
+from zlib import crc32
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.guardian import Guardian
+from ddmq_hpc.identity import batch_job, host
 from ddmq_hpc.output import choose
 from ddmq_hpc.runner import CommandRunner, ShellRunner
 from ddmq_hpc.worker import Report, Worker, WorkerOptions, new_name
+
+#: The workers of an array begin spread over so many seconds for each of them, and over this many at most. Small arrays
+#: begin at once.
+_SPREAD_EACH, _SPREAD_MOST, _SPREAD_FROM = 0.05, 30.0, 8
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class Job:
 def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions) -> Report:
     """Run a worker of this process until it ends. Raises `DdmqError` for what is no task's fault."""
     name = new_name()
+    options = replace(options, delay=start_delay(os.environ))
     output = choose(job.output, broker.fs, broker.queue(queues[0]).paths, name)
     directory = mkdtemp(prefix=f"ddmq-hpc-{name}-")
     guardian = Guardian(directory)
@@ -38,3 +46,14 @@ def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions
         return Worker(broker, queues, runner, options, name=name, directory=directory).run()
     finally:
         guardian.close()
+
+
+def start_delay(environ: Mapping[str, str]) -> float:
+    """Seconds that this worker of an array waits before it begins: always the same, and unlike those of the others."""
+    from ddmq_hpc.schedulers import array_size
+
+    size = array_size(environ)
+    if size < _SPREAD_FROM:
+        return 0.0
+    place = f"{host()} {batch_job(environ)}"
+    return min(size * _SPREAD_EACH, _SPREAD_MOST) * crc32(place.encode()) / 2**32

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,45 +13,13 @@ from ddmq_hpc.errors import QueuePaused, StorageBusy
 from ddmq_hpc.idle import Backoff, Watch
 from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.window import Pace, Window
 
 UNTIL = ("empty", "drained", "forever")
 #: Messages are taken ahead for so many seconds of work of one slot, and never more than so many.
 _AHEAD_SECONDS, _AHEAD_MOST = 1.0, 64
 #: A message that asks for more time than is left is put back for so long (seconds); after so many the worker ends.
 _UNFIT_DELAY, _UNFIT_MOST = 60.0, 32
-
-
-class Pace:
-    """How long tasks took so far. Threads may share it."""
-
-    def __init__(self) -> None:
-        self._walls: deque[float] = deque(maxlen=101)
-
-    def add(self, wall: float) -> None:
-        self._walls.append(wall)
-
-    @property
-    def known(self) -> bool:
-        return len(self._walls) >= 3
-
-    @property
-    def median(self) -> float:
-        """Seconds; 0 when no task has ended yet."""
-        return statistics.median(list(self._walls)) if self._walls else 0.0
-
-
-@dataclass(frozen=True)
-class Window:
-    """The time that a worker has: from `start` to `end`, in seconds of this host's clock; `end` None: no limit."""
-
-    start: float
-    end: float | None = None
-
-    def has(self, seconds: float) -> bool:
-        return self.end is None or time.time() + seconds <= self.end
-
-    def could_ever_have(self, seconds: float) -> bool:
-        return self.end is None or self.start + seconds <= self.end
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Callable, NamedTuple
 
-from ddmq_hpc import schedulers, submission, submitted
+from ddmq_hpc import recovery, schedulers, submission, submitted
 from ddmq_hpc.errors import SchedulerBusy, storage_error
 from ddmq_hpc.locks import locked
 from ddmq_hpc.names import is_chain_of
@@ -41,7 +41,8 @@ def scale(
 ) -> Scaled:
     """Have at least `least` and at most `request.most` workers, as many as the backlog takes; none for none.
 
-    One question to the scheduler counts those that there are. Raises `SchedulerBusy`, with nothing submitted, when its
+    One question to the scheduler counts those that there are (another, once a minute, finds what jobs that have ended
+    still hold). Raises `SchedulerBusy`, with nothing submitted, when its
     answer is not clear or another `scale` of this queue is at work. Records of jobs that are over are removed.
     """
     queue = queues[0]
@@ -49,6 +50,8 @@ def scale(
         with locked(queue.fs, queue.paths, _LOCK) as lock:
             if lock is None:
                 raise SchedulerBusy("another `ddmq-hpc scale` is at work on this queue: nothing submitted")
+            for each in queues:
+                recovery.maybe(each)  # there may be no worker whose business it is
             known = submitted.records(queue)
             tasks = _live(known)
             live = sum(tasks.values())

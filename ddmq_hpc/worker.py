@@ -15,19 +15,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from shutil import rmtree
 from threading import Event, Lock, Thread, current_thread, main_thread
-from typing import Any, Callable, Protocol
+from typing import Callable
 
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.errors import DdmqError, LeaseLost, StorageBusy, UsageError
-from ddmq_hpc.feed import UNTIL, Appetite, Feed, Pace, Window
+from ddmq_hpc.errors import DdmqError, UsageError
+from ddmq_hpc.feed import UNTIL, Appetite, Feed
+from ddmq_hpc.handlers import AnyHandler, handler_of
 from ddmq_hpc.identity import host, token
-from ddmq_hpc.idle import Backoff
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import Lease
+from ddmq_hpc.outcomes import Ending, settle
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import ON_LOST
 from ddmq_hpc.tasks import Result, Task
+from ddmq_hpc.window import Pace, Window
 
 #: Those that end a worker in good order. They are passed on to its tasks.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -35,44 +37,6 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 _ROUND = 1.0
 #: A worker stops its tasks so long before the end of its job, besides `grace`: for giving back what they worked on.
 _LAST_SECONDS = 5.0
-#: How often settling is tried again while the file system has a fault.
-_SETTLE_TRIES = 12
-
-
-class Handler(Protocol):
-    """What works on tasks."""
-
-    def run(self, task: Task) -> Result:
-        """Work on a task to its end, in the thread of a slot. An error that is raised ends the worker."""
-
-    def signal(self, task: Task, number: int) -> None:
-        """Pass on a signal to a task that runs."""
-
-    def look(self) -> None:
-        """Called about once a second."""
-
-
-class CallableHandler:
-    """Calls a function with each message: done when it returns, failed when it raises. A call cannot be broken off."""
-
-    def __init__(self, function: Callable[[Message], object]) -> None:
-        self._function = function
-
-    def run(self, task: Task) -> Result:
-        started, used = time.monotonic(), time.thread_time()
-        error = ""
-        try:
-            self._function(task.message)
-        except Exception as caught:
-            error = f"{type(caught).__name__}: {caught}"[:2048]
-        wall, cpu = time.monotonic() - started, time.thread_time() - used
-        return Result(code=1 if error else 0, wall=wall, cpu=cpu, error=error)
-
-    def signal(self, task: Task, number: int) -> None:
-        pass
-
-    def look(self) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -100,14 +64,6 @@ class WorkerOptions:
             raise UsageError(f"bad until {self.appetite.until!r:.40}: use {', '.join(UNTIL)}")
         if self.on_lost not in (None, *ON_LOST):
             raise UsageError(f"bad on_lost {self.on_lost!r:.40}: use {', '.join(ON_LOST)}")
-
-    def window(self, ends: float | None) -> Window:
-        """The time for tasks of a worker whose job is over at `ends`, in seconds since 1970."""
-        start = time.time()
-        if ends is None:
-            return Window(start)
-        margin = min(300.0, (ends - start) / 10) if self.margin is None else self.margin
-        return Window(start, ends - max(margin, 0.0))
 
 
 @dataclass
@@ -147,7 +103,7 @@ class Worker:
         self,
         broker: Broker,
         queues: str | Sequence[str],
-        handler: Handler | Callable[[Message], object],
+        handler: AnyHandler,
         options: WorkerOptions | None = None,
         *,
         name: str | None = None,
@@ -160,9 +116,10 @@ class Worker:
         self.queues = [broker.queue(of) for of in ([queues] if isinstance(queues, str) else queues)]
         self.name = name or new_name()
         self.report = Report()
-        self._handler: Any = handler if hasattr(handler, "run") else CallableHandler(handler)
-        self._ends = self._end_of_job()
-        self._window = self.options.window(self._ends)
+        self._handler = handler_of(handler)
+        self._window = Window(self._end_of_job(), self.options.margin)
+        if self.options.walltime is not None:
+            self._window.job_end()
         self._pace = Pace()
         self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
         self._watchers = watchers
@@ -176,8 +133,14 @@ class Worker:
         #: Where its tasks have their directories, on this node's own disk.
         self.directory = directory or tempfile.mkdtemp(prefix=f"ddmq-hpc-{self.name}-")
 
-    def _end_of_job(self) -> float | None:
-        return None if self.options.walltime is None else time.time() + self.options.walltime
+    def _end_of_job(self) -> Callable[[], float | None]:
+        """What tells when the job ends, in seconds since 1970."""
+        if self.options.walltime is not None:
+            ends = time.time() + self.options.walltime
+            return lambda: ends
+        from ddmq_hpc.walltime import job_end
+
+        return lambda: job_end(os.environ)
 
     # -- from outside
 
@@ -220,9 +183,20 @@ class Worker:
             self._wake.wait(self._pause())
             self._wake.clear()
             self._round()
-        for slot in slots:
-            slot.join()
+            if self._kill_at is not None and time.monotonic() > self._kill_at + _LAST_SECONDS:
+                self._abandon()
+                break
         self._give_back()
+
+    def _abandon(self) -> None:
+        """What even a kill does not end, a function or a process that hangs in the kernel, is left to itself."""
+        for work in self._at_work():
+            work.settling = True
+            try:
+                work.queue.release([work.task.message])
+                self._count("released")
+            except DdmqError:
+                continue
 
     def _pause(self) -> float:
         with self._lock:
@@ -285,7 +259,7 @@ class Worker:
 
     def _heed_the_clock(self) -> None:
         now = time.monotonic()
-        ends = self._ends
+        ends = self._window.known_end()
         if self._stopping is None and ends is not None and time.time() > ends - self.options.grace - _LAST_SECONDS:
             self.feed.end("its job is about to end")
             self._signals.append(signal.SIGTERM)
@@ -371,61 +345,22 @@ class Worker:
                 del self._works[number]
 
     def _deadline(self) -> float | None:
-        limits = [self._window.end, time.time() + self.options.timeout if self.options.timeout else None]
+        limits = [self._window.known_end(), time.time() + self.options.timeout if self.options.timeout else None]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _count(self, what: str, number: int = 1) -> None:
         with self._lock:
             setattr(self.report, what, getattr(self.report, what) + number)
 
-    # -- settling
-
     def _settle(self, work: _Work, result: Result) -> None:
-        """Let go of a message as its result says. A fault of the file system is waited out: the outcome is known."""
-        backoff = Backoff(0.1, 10.0)
-        for left in range(_SETTLE_TRIES, -1, -1):
-            try:
-                self._settle_now(work, result)
-                return
-            except LeaseLost:
-                self._count("lost")
-                return
-            except StorageBusy:
-                if not left:
-                    raise
-                time.sleep(backoff.next())
-
-    def _settle_now(self, work: _Work, result: Result) -> None:
-        queue, message = work.queue, work.task.message
-        outcome = {**result.outcome(), "worker": self.name}
-        if result.code == 0:
-            queue.ack([message], **outcome)
-            queue.fs.remove_tree(work.task.state_directory)
+        timed_out = self.options.timeout if work.timed_out else None
+        stopped = self._stopping is not None and bool(work.signals)
+        settled = settle(work.queue, work.task, result, Ending(work.lost, timed_out, stopped))
+        if settled.how == "done":
             self._pace.add(result.wall)
-            self._count("done")
-        elif work.lost:
-            self._count("lost")
-        elif work.timed_out:
-            queue.nack([message], **{**outcome, "error": f"took longer than {self.options.timeout:g} s"})
-            self._count("failed")
-        elif self._stopping is not None and work.signals:
-            queue.release([message], **outcome)
-            self._count("released")
-        else:
-            self._settle_failure(queue, message, result.code, outcome)
-
-    def _settle_failure(self, queue: Queue, message: Message, code: int, outcome: dict[str, Any]) -> None:
-        action = queue.settings.exit_codes.get(code, "retry")
-        if action == "release":
-            queue.release([message], delay=max(1.0, queue.settings.retry_delay), **outcome)
-            self._count("released")
-        elif action == "stop-worker":
-            queue.release([message], **outcome)
-            self._count("released")
-            self.feed.end(f"a task told it to stop by exit code {code}")
-        else:
-            queue.nack([message], requeue=False if action == "dead" else None, **outcome)
-            self._count("failed")
+        self._count(settled.how)
+        if settled.stop:
+            self.feed.end(settled.stop)
 
 
 def new_name() -> str:

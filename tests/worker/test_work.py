@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Bench, of_journal, processes, wait_for
+from worker_tools import COMMAND, Bench, of_journal, processes, wait_for
 
 from ddmq_hpc.names import parse_lease
 
