@@ -42,8 +42,8 @@ def scale(
     """Have at least `least` and at most `request.most` workers, as many as the backlog takes; none for none.
 
     One question to the scheduler counts those that there are (another, once a minute, finds what jobs that have ended
-    still hold). Raises `SchedulerBusy`, with nothing submitted, when its
-    answer is not clear or another `scale` of this queue is at work. Records of jobs that are over are removed.
+    still hold). Raises `SchedulerBusy`, with nothing submitted, when its answer is not clear or another `scale` of this
+    queue is at work. Records of jobs that are over are removed.
     """
     queue = queues[0]
     try:

@@ -203,6 +203,8 @@ def _is_torque() -> bool:
 
 def _is_slurms() -> bool:
     """Whether the `qsub` here is the one that comes with Slurm, a script that calls sbatch."""
+    import shutil
+
     found = shutil.which("qsub")
     if not found:
         return False

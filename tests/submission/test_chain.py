@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Site
+from sites import Site
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import SchedulerBusy, SchedulerError

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import COMMAND, Site
+from sites import COMMAND, Site
 
 
 def test_workers_that_are_missing_are_submitted_as_the_last_ones_were(site: Site) -> None:
@@ -69,17 +69,16 @@ def test_of_two_at_once_one_submits(site: Site) -> None:
 
 def test_a_scale_that_was_killed_does_not_stop_the_next_one(site: Site) -> None:
     site.publish(1000)
-    (site.fake / "slow").write_text("60")
-    command = [COMMAND, "scale", site.root, "tasks", "--max", "3", "--shell"]
-    first = subprocess.Popen(command, env=site.env, stderr=subprocess.DEVNULL)
-    locks = Path(site.root, "tasks", "locks")
-    while not list(locks.glob("scale.*")):
+    site.submit("--workers", "1", "--shell")
+    (site.fake / "hang").write_text("5")
+    first = subprocess.Popen([COMMAND, "scale", site.root, "tasks", "--max", "3"], env=site.env)
+    while not site.asked():
         time.sleep(0.02)
     first.kill()
     first.wait()
-    (site.fake / "slow").unlink()
-    site.scale("--max", "3", "--shell")
-    assert len(site.jobs()) == 1
+    (site.fake / "hang").unlink()
+    site.scale("--max", "3")
+    assert len(site.jobs()) == 2
 
 
 def test_records_of_jobs_that_are_over_go(site: Site) -> None:

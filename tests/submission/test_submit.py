@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Site
+from sites import COMMAND, Site
 
 NASTY = ["./it's", "{}", "$HOME `id` $(id)", 'a "b" \\ c', "*", "x\n#$ -q evil\n#SBATCH -p evil", "ü\t!", "--", ""]
 
