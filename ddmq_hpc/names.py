@@ -295,12 +295,9 @@ class QueuePaths:
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
-<<<<<<< HEAD
         self.logs = f"{self.top}/{LOGS}"
         self.state = f"{self.top}/{STATE}"
-=======
         self.locks = f"{self.top}/{LOCKS}"
->>>>>>> sched
 
     def bucket(self, priority: int, pack: str) -> str:
         return f"{self.ready}/{priority}/{bucket_of(pack)}"

@@ -27,6 +27,7 @@ from ddmq_hpc.messages import Message
 from ddmq_hpc.names import Lease
 from ddmq_hpc.outcomes import Ending, settle
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.recovery import maybe as maybe_recover
 from ddmq_hpc.settings import ON_LOST
 from ddmq_hpc.tasks import Result, Task
 from ddmq_hpc.window import Pace, Window
@@ -210,6 +211,7 @@ class Worker:
             self._heed_the_clock()
             self._beat()
             self._handler.look()
+            self._recover()
             for watcher in self._watchers:
                 watcher(self)
         except Exception as error:
@@ -284,6 +286,13 @@ class Worker:
                 work = mine.get(id(message))
                 if work is not None and not work.settling and not work.lost:
                     self._lost(work)
+
+    def _recover(self) -> None:
+        """What other jobs held that have ended comes back within a minute, also while this worker is busy."""
+        for queue in self.queues:
+            swept = maybe_recover(queue)
+            if swept is not None and swept.requeued:
+                self.feed.poke()
 
     def _lost(self, work: _Work) -> None:
         work.lost = True
