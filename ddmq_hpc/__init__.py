@@ -27,7 +27,9 @@ __all__ = [
     "SettingsError",
     "StorageBusy",
     "StorageError",
+    "Untrusted",
     "UsageError",
+    "WorkerNotFound",
     "broker",
 ]
 
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
         SettingsError,
         StorageBusy,
         StorageError,
+        Untrusted,
         UsageError,
+        WorkerNotFound,
     )
     from ddmq_hpc.messages import Message
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "touch": ("settling", "Hold on to a message for longer."),
     "extend": ("settling", "The same as touch."),
     "exec": ("running", "Run a command for one message."),
+    "workers": ("workers", "Who works on what, and ask them to stop."),
     "status": ("looking", "Numbers of messages by state."),
     "view": ("looking", "Numbers of messages, printed as ddmq did."),
     "peek": ("looking", "The next messages, not taken."),
