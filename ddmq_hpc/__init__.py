@@ -28,8 +28,10 @@ __all__ = [
     "SettingsError",
     "StorageBusy",
     "StorageError",
+    "Untrusted",
     "UsageError",
     "Worker",
+    "WorkerNotFound",
     "WorkerOptions",
     "broker",
 ]
@@ -54,7 +56,9 @@ if TYPE_CHECKING:
         SettingsError,
         StorageBusy,
         StorageError,
+        Untrusted,
         UsageError,
+        WorkerNotFound,
     )
     from ddmq_hpc.messages import Message
     from ddmq_hpc.worker import Worker, WorkerOptions

@@ -110,7 +110,6 @@ class Worker:
         name: str | None = None,
         directory: str | None = None,
         approve: Callable[[Queue, Message], None] = lambda queue, message: None,
-        watchers: Sequence[Callable[[Worker], None]] = (),
     ) -> None:
         self.options = options or WorkerOptions()
         self.broker = broker
@@ -123,7 +122,8 @@ class Worker:
             self._window.job_end()
         self._pace = Pace()
         self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
-        self._watchers = watchers
+        #: Called about once a second, by the watching thread.
+        self.watchers: list[Callable[[], None]] = []
         self._works: dict[int, _Work] = {}  # by slot
         self._lock = Lock()
         self._wake = Event()
@@ -212,8 +212,8 @@ class Worker:
             self._beat()
             self._handler.look()
             self._recover()
-            for watcher in self._watchers:
-                watcher(self)
+            for watcher in self.watchers:
+                watcher()
         except Exception as error:
             self._fail(error)
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "extend": ("settling", "The same as touch."),
     "work": ("working", "Work on messages until there are none: the loop of batch jobs."),
     "exec": ("running", "Run a command for one message."),
+    "workers": ("workers", "Who works on what, and ask them to stop."),
     "status": ("looking", "Numbers of messages by state."),
     "view": ("looking", "Numbers of messages, printed as ddmq did."),
     "peek": ("looking", "The next messages, not taken."),
