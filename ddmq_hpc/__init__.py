@@ -30,8 +30,10 @@ __all__ = [
     "StorageBusy",
     "StorageError",
     "SubmissionUnknown",
+    "Untrusted",
     "UsageError",
     "Worker",
+    "WorkerNotFound",
     "WorkerOptions",
     "broker",
 ]
@@ -58,7 +60,9 @@ if TYPE_CHECKING:
         StorageBusy,
         StorageError,
         SubmissionUnknown,
+        Untrusted,
         UsageError,
+        WorkerNotFound,
     )
     from ddmq_hpc.messages import Message
     from ddmq_hpc.worker import Worker, WorkerOptions

@@ -92,6 +92,22 @@ class MessageNotFound(NotFound):
         super().__init__(f"no message {message_id[:200]!r} in queue {queue!r}; `ddmq-hpc list` shows what is there")
 
 
+class WorkerNotFound(NotFound):
+    """No worker of that name is registered."""
+
+    def __init__(self, queue: str, worker: str) -> None:
+        self.queue, self.worker = queue, worker
+        super().__init__(f"no worker {worker[:140]!r} at queue {queue!r}; `ddmq-hpc workers` shows those there are")
+
+
+class Untrusted(DdmqError):
+    """Somebody else could have written what is about to be run: `path`, `why`, and `advice` what to do about it."""
+
+    def __init__(self, path: str, why: str, advice: str) -> None:
+        self.path, self.why, self.advice = path, why, advice
+        super().__init__(f"nothing was run: {path} {why}; {advice}")
+
+
 class KeyExists(DdmqError):
     """A message with this key was published before; `message_id` is its id."""
 

@@ -53,6 +53,7 @@ class Feed:
         self._ahead: deque[tuple[Queue, Message]] = deque()
         self._ahead_lock = Lock()
         self._stop = Event()
+        self._poked = Event()
         self._backoff = Backoff()
         self._watches = [Watch(queue) for queue in queues]
         self._idle_since: float | None = None
@@ -78,6 +79,10 @@ class Feed:
                     return found
             return None
 
+    def poke(self) -> None:
+        """Messages are known to be there: a slot that waits for some looks at once."""
+        self._poked.set()
+
     def ahead(self) -> list[tuple[Queue, Message]]:
         """What was taken and not handed out yet: leases to be kept alive."""
         with self._ahead_lock:
@@ -88,6 +93,7 @@ class Feed:
         if not self._stop.is_set():
             self.reason = reason
             self._stop.set()
+            self._poked.set()
 
     def release_ahead(self) -> int:
         """Give back what was not handed out; how many."""
@@ -164,6 +170,7 @@ class Feed:
         now = time.monotonic()
         if self._idle_since is None:
             self._idle_since = now
+        self._poked.clear()
         for watch in self._watches:
             watch.remember()
         while not self._stop.is_set():
@@ -174,8 +181,8 @@ class Feed:
             elif not self._window.has(self._pace.median):
                 self.end("no time is left for another task")
             else:
-                self._stop.wait(self._pause())
-                if any(watch.calls_for_a_look() for watch in self._watches):
+                self._poked.wait(self._pause())
+                if self._poked.is_set() or any(watch.calls_for_a_look() for watch in self._watches):
                     return True
         return False
 

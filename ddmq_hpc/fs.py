@@ -56,8 +56,8 @@ class Calls:
     def unlink(self, path: str) -> None:
         os.unlink(path)
 
-    def mkdir(self, path: str) -> None:
-        os.mkdir(path)
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        os.mkdir(path, mode)
 
     def rmdir(self, path: str) -> None:
         os.rmdir(path)
@@ -77,6 +77,13 @@ class Calls:
 
     def lstat(self, path: str) -> os.stat_result:
         return os.lstat(path)
+
+    def acl(self, path: str) -> bytes:
+        """The POSIX access control list of a file as the kernel has it; empty where there is none."""
+        try:
+            return os.getxattr(path, "system.posix_acl_access", follow_symlinks=False)
+        except (OSError, AttributeError):
+            return b""
 
     def touch(self, path: str) -> None:
         os.utime(path)
@@ -98,7 +105,7 @@ class Calls:
 
     def create_open(self, path: str, data: bytes) -> int:
         """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed."""
-        handle = os.open(path, _NEW, 0o666)
+        handle = os.open(path, _NEW, 0o664)  # writable by everybody under no umask
         try:
             _write_all(handle, data)
         except BaseException:
@@ -138,12 +145,11 @@ class Calls:
             os.close(handle)
         return data
 
-    def tail(self, path: str, most: int) -> bytes:
-        """The last `most` bytes of a file."""
+    def read_some(self, path: str, most: int, offset: int = 0) -> tuple[os.stat_result, bytes]:
+        """At most `most` bytes of a file from `offset`, and what stat says of that very file."""
         handle = os.open(path, _READ)
         try:
-            end = os.lseek(handle, 0, os.SEEK_END)
-            return os.pread(handle, most, max(0, end - most))
+            return os.fstat(handle), os.pread(handle, most, offset)
         finally:
             os.close(handle)
 

@@ -123,19 +123,20 @@ def recent(fs: Filesystem, paths: QueuePaths) -> list[dict[str, Any]]:
         from random import sample
 
         names = sample(names, _LOOKED_AT)
-    changed: list[tuple[float, str]] = []
+    changed: list[tuple[float, str, int]] = []
     for name in names:
         try:
-            changed.append((fs.lstat(f"{paths.journal}/{name}").st_mtime, name))
+            status = fs.lstat(f"{paths.journal}/{name}")
         except OSError:
             continue
+        changed.append((status.st_mtime, name, status.st_size))
     found: list[dict[str, Any]] = []
-    for _, name in sorted(changed, reverse=True)[:_READ_TAILS]:
+    for _, name, length in sorted(changed, reverse=True)[:_READ_TAILS]:
         try:
-            lines = fs.tail(f"{paths.journal}/{name}", _TAIL).split(b"\n")
+            _, data = fs.read_some(f"{paths.journal}/{name}", _TAIL, max(0, length - _TAIL))
         except OSError:
             continue
-        found += [record for line in lines if (record := _parse(line))]  # the first one, cut short, is none
+        found += [record for line in data.split(b"\n") if (record := _parse(line))]  # the first one, cut short, is none
     return found
 
 

@@ -54,6 +54,7 @@ _SUBMISSION_NAME = re.compile(r"job-((?:slurm|pbs|sge)-[A-Za-z0-9._=-]{1,60})\.j
 _PACK_NAME = re.compile(_PACK, re.ASCII)
 _BUCKET_NAME = re.compile(r"\d{12}-[0-3]", re.ASCII)
 _PRIORITY_NAME = re.compile(_NUMBER, re.ASCII)
+_WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,120}", re.ASCII)
 _MESSAGE_ID = re.compile(rf"({_PACK})\.({_NUMBER})", re.ASCII)
 
 
@@ -188,6 +189,23 @@ def parse_message_id(text: str) -> tuple[str, int] | None:
     """(pack, index) of a message id."""
     found = _MESSAGE_ID.fullmatch(text)
     return (found[1], int(found[2])) if found else None
+
+
+def is_worker_id(text: str) -> bool:
+    return _WORKER_ID.fullmatch(text) is not None and not text.startswith(".")
+
+
+def parse_worker_file(name: str) -> tuple[str, str] | None:
+    """(worker id, "json" or "stop") of a name in workers/; None for other files, and for records of submissions."""
+    ident, _, kind = name.rpartition(".")
+    if kind not in ("json", "stop") or not is_worker_id(ident) or parse_submission(name):
+        return None
+    return ident, kind
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name in tmp/ is one that clients make there."""
+    return is_pack(name) or name.startswith(("clock-", "settings-", "workers-"))
 
 
 def is_pack(name: str) -> bool:
@@ -337,13 +355,13 @@ class QueuePaths:
         self.delayed = f"{self.top}/{DELAYED}"
         self.dead = f"{self.top}/{DEAD}"
         self.tmp = f"{self.top}/{TMP}"
+        self.workers = f"{self.top}/{WORKERS}"
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
-        self.workers = f"{self.top}/{WORKERS}"
-        self.locks = f"{self.top}/{LOCKS}"
         self.logs = f"{self.top}/{LOGS}"
         self.state = f"{self.top}/{STATE}"
+        self.locks = f"{self.top}/{LOCKS}"
 
     def bucket(self, priority: int, pack: str) -> str:
         return f"{self.ready}/{priority}/{bucket_of(pack)}"
@@ -359,6 +377,10 @@ class QueuePaths:
 
     def in_dead(self, dead: Dead) -> str:
         return f"{self.dead}/{dead.name}"
+
+    def in_workers(self, ident: str, kind: str = "json") -> str:
+        """The registration of a worker, or the request to it to `stop`."""
+        return f"{self.workers}/{ident}.{kind}"
 
     def in_tmp(self, pack: str) -> str:
         return f"{self.tmp}/{pack}"

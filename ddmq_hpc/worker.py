@@ -27,6 +27,7 @@ from ddmq_hpc.messages import Message
 from ddmq_hpc.names import Lease
 from ddmq_hpc.outcomes import Ending, settle
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.recovery import maybe as maybe_recover
 from ddmq_hpc.settings import ON_LOST
 from ddmq_hpc.tasks import Result, Task
 from ddmq_hpc.window import Pace, Window
@@ -109,7 +110,6 @@ class Worker:
         name: str | None = None,
         directory: str | None = None,
         approve: Callable[[Queue, Message], None] = lambda queue, message: None,
-        watchers: Sequence[Callable[[Worker], None]] = (),
     ) -> None:
         self.options = options or WorkerOptions()
         self.broker = broker
@@ -122,7 +122,8 @@ class Worker:
             self._window.job_end()
         self._pace = Pace()
         self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
-        self._watchers = watchers
+        #: Called about once a second, by the watching thread.
+        self.watchers: list[Callable[[], None]] = []
         self._works: dict[int, _Work] = {}  # by slot
         self._lock = Lock()
         self._wake = Event()
@@ -210,8 +211,9 @@ class Worker:
             self._heed_the_clock()
             self._beat()
             self._handler.look()
-            for watcher in self._watchers:
-                watcher(self)
+            self._recover()
+            for watcher in self.watchers:
+                watcher()
         except Exception as error:
             self._fail(error)
 
@@ -284,6 +286,13 @@ class Worker:
                 work = mine.get(id(message))
                 if work is not None and not work.settling and not work.lost:
                     self._lost(work)
+
+    def _recover(self) -> None:
+        """What other jobs held that have ended comes back within a minute, also while this worker is busy."""
+        for queue in self.queues:
+            swept = maybe_recover(queue)
+            if swept is not None and swept.requeued:
+                self.feed.poke()
 
     def _lost(self, work: _Work) -> None:
         work.lost = True

@@ -25,6 +25,7 @@ COMMANDS = {
     "exec": ("running", "Run a command for one message."),
     "submit": ("submitting", "Put workers on the cluster."),
     "scale": ("submitting", "Submit the workers that are missing."),
+    "workers": ("workers", "Who works on what, and ask them to stop."),
     "status": ("looking", "Numbers of messages by state."),
     "view": ("looking", "Numbers of messages, printed as ddmq did."),
     "peek": ("looking", "The next messages, not taken."),

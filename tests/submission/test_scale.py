@@ -10,6 +10,8 @@ from pathlib import Path
 
 from sites import COMMAND, Site
 
+from ddmq_hpc.workers import forget, list_workers
+
 
 def test_workers_that_are_missing_are_submitted_as_the_last_ones_were(site: Site) -> None:
     site.publish(1000)
@@ -96,6 +98,16 @@ def test_records_of_jobs_that_are_over_go(site: Site) -> None:
     site.scale("--max", "1")
     assert {record["job"] for record in site.records()} == {oldest, newest}
     assert [path.name for path in Path(site.root, "tasks", "locks").glob("chain-*")] == ["chain-slurm-1.1"]
+
+
+def test_workers_do_not_tidy_records_away(site: Site) -> None:
+    site.submit("--workers", "1", "--shell")
+    [path] = Path(site.root, "tasks", "workers").glob("job-*.json")
+    os.utime(path, (1e9, 1e9))
+    queue = site.broker.queue("tasks")
+    assert list_workers(queue) == []
+    assert forget(queue) == 0
+    assert path.exists()
 
 
 def test_a_dry_run_submits_nothing(site: Site) -> None:
