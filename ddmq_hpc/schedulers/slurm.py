@@ -38,6 +38,7 @@ _WAITING = frozenset({"PENDING", "REQUEUED", "CONFIGURING"})
 _MOST_IDS = 6000
 _CONF_FILES = ("/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 _DEFAULT_LIMIT = 1000
+_CONFIGURATION_SECONDS = 5.0
 
 
 class Slurm:
@@ -208,7 +209,7 @@ _known: dict[str, str] = {}
 def _configuration() -> Mapping[str, str]:
     """What the controller is configured as; asked once, empty as long as it does not answer."""
     if not _known:
-        answer = query(["scontrol", "show", "config"], ANSWER_SECONDS)
+        answer = query(["scontrol", "show", "config"], _CONFIGURATION_SECONDS)
         if answer.code == 0:
             _known.update(re.findall(r"^(\w+)\s*= (.*\S)", answer.out, re.ASCII | re.MULTILINE))
     return _known
