@@ -127,9 +127,8 @@ class Slurm:
         # Of a single id that is gone squeue says so, of one among several it says nothing.
         gone = len(asked) == 1 and answer.code == 1 and _UNKNOWN_ID in answer.err and not answer.out.strip()
         complete = gone or (said is not None and answer.code == 0 and not answer.err.strip())
-        for job in here:
-            if job.id in asked:
-                states[job] = _judge(job, said or {}, complete)
+        meant = set(asked)
+        states.update({job: _judge(job, said or {}, complete) for job in here if job.id in meant})
         return states
 
     def end_time(self, job: Job) -> float | None:
@@ -159,7 +158,7 @@ def _read(text: str) -> dict[str, tuple[str, int]] | None:
 
 def _judge(job: Job, said: dict[str, tuple[str, int]], complete: bool) -> str:
     if job.id not in said:
-        if any(name.startswith(f"{job.id}_") for name in said):
+        if "_" not in job.id and any(name.startswith(f"{job.id}_") for name in said):
             return UNKNOWN  # the id of a whole array
         return ENDED if complete else UNKNOWN
     state, restarts = said[job.id]
