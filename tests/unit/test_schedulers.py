@@ -156,6 +156,8 @@ def test_slurm_states(commands: Commands) -> None:
 def test_slurm_tells_the_runs_of_a_job_apart(commands: Commands) -> None:
     commands.say("squeue", (DATA / "slurm/squeue-restarted.txt").read_text())
     assert states(SLURM, "slurm-17_2=testbed", "slurm-17_2-r1=testbed") == [ENDED, RUNNING]
+    commands.say("squeue", squeue_row("12", "COMPLETING", 1))  # the run before, as long as its processes may be there
+    assert states(SLURM, "slurm-12=testbed") == [RUNNING]
 
 
 def test_slurm_knows_a_single_job_no_more(commands: Commands) -> None:
