@@ -129,10 +129,9 @@ class PBS:
         # Arrays are asked for as a whole: `7[]` for `7[2]`. Torque's -x is for XML, and it needs none.
         asked = sorted({_array_of(job.id) for job in states})
         answer = query(["qstat", *(["-t"] if _is_torque() else ["-x", "-t"]), *asked], timeout)
-        rows, gone = _rows(answer.out), _gone(answer.err)
-        for job in states:
-            states[job] = _judge(job, rows, gone)
-        return states
+        rows = {ident: (server, state) for ident, server, state in _rows(answer.out)}
+        gone = dict(_gone(answer.err))
+        return {job: _judge(job, rows, gone) for job in states}
 
     def end_time(self, job: Job) -> float | None:
         if _is_torque():
@@ -158,14 +157,14 @@ def _gone(text: str) -> list[tuple[str, str]]:
     return [(ident, server) for ident, _, server in (name.partition(".") for name in names)]
 
 
-def _judge(job: Job, rows: list[tuple[str, str, str]], gone: list[tuple[str, str]]) -> str:
+def _judge(job: Job, rows: Mapping[str, tuple[str, str]], gone: Mapping[str, str]) -> str:
     """Only what is said of the job itself, by the server that its label names, counts: absence says nothing."""
-    for ident, server, state in rows:
-        if ident == job.id and _is_server(job.cluster, server):
+    if job.id in rows:
+        server, state = rows[job.id]
+        if _is_server(job.cluster, server):
             return RUNNING if state in _RUNNING else ENDED if state in _ENDED else UNKNOWN
-    if any(ident in (job.id, _array_of(job.id)) and _is_server(job.cluster, server) for ident, server in gone):
-        return ENDED
-    return UNKNOWN
+    ident = _array_of(job.id)
+    return ENDED if ident in gone and _is_server(job.cluster, gone[ident]) else UNKNOWN
 
 
 def _is_server(cluster: str, server: str) -> bool:

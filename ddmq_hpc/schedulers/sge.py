@@ -112,7 +112,10 @@ class SGE:
         rows = _ask(_EVERY_JOB, timeout) if here else None
         if rows is not None:
             absent = UNKNOWN if _leaves_out() else ENDED
-            states.update({job: _judge(job, rows, absent) for job in here})
+            by_job: dict[str, list[_Row]] = {}
+            for row in rows:
+                by_job.setdefault(row.job, []).append(row)
+            states.update({job: _judge(job, by_job.get(job.id.partition(".")[0], []), absent) for job in here})
         return states
 
     def end_time(self, job: Job) -> float | None:
@@ -158,8 +161,8 @@ def _leaves_out() -> bool:
 
 
 def _judge(job: Job, rows: list[_Row], absent: str) -> str:
-    number, _, task = job.id.partition(".")
-    found = [row for row in rows if row.job == number and _has(row, task)]
+    """The state of a job, of the rows that its job number has; `absent` when its task is in none."""
+    found = [row for row in rows if _has(row, job.id.partition(".")[2])]
     if not found:
         return absent
     # A job that had held a lease and waits is to be run again; R marks one that is.

@@ -38,6 +38,7 @@ _WAITING = frozenset({"PENDING", "REQUEUED", "CONFIGURING"})
 _MOST_IDS = 6000
 _CONF_FILES = ("/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 _DEFAULT_LIMIT = 1000
+_CONFIGURATION_SECONDS = 5.0
 
 
 class Slurm:
@@ -129,9 +130,8 @@ class Slurm:
         # Of a single id that is gone squeue says so, of one among several it says nothing.
         gone = len(asked) == 1 and answer.code == 1 and _UNKNOWN_ID in answer.err and not answer.out.strip()
         complete = gone or (said is not None and answer.code == 0 and not answer.err.strip())
-        for job in here:
-            if job.id in asked:
-                states[job] = _judge(job, said or {}, complete)
+        meant = set(asked)
+        states.update({job: _judge(job, said or {}, complete) for job in here if job.id in meant})
         return states
 
     def end_time(self, job: Job) -> float | None:
@@ -161,7 +161,7 @@ def _read(text: str) -> dict[str, tuple[str, int]] | None:
 
 def _judge(job: Job, said: dict[str, tuple[str, int]], complete: bool) -> str:
     if job.id not in said:
-        if any(name.startswith(f"{job.id}_") for name in said):
+        if "_" not in job.id and any(name.startswith(f"{job.id}_") for name in said):
             return UNKNOWN  # the id of a whole array
         return ENDED if complete else UNKNOWN
     state, restarts = said[job.id]
@@ -211,7 +211,7 @@ _known: dict[str, str] = {}
 def _configuration() -> Mapping[str, str]:
     """What the controller is configured as; asked once, empty as long as it does not answer."""
     if not _known:
-        answer = query(["scontrol", "show", "config"], ANSWER_SECONDS)
+        answer = query(["scontrol", "show", "config"], _CONFIGURATION_SECONDS)
         if answer.code == 0:
             _known.update(re.findall(r"^(\w+)\s*= (.*\S)", answer.out, re.ASCII | re.MULTILINE))
     return _known
