@@ -282,6 +282,17 @@ def parse_receipt(receipt: object, queue: str) -> Lease:
     return lease
 
 
+def breaker_stamp(minute: int) -> str:
+    """The name in locks/ of the one worker that may end in that minute (since 1970) because its host is bad."""
+    return f"breaker-{minute}"
+
+
+def breaker_minute(name: str) -> int | None:
+    """The minute of such a stamp; None for anything else."""
+    prefix, _, minute = name.partition("-")
+    return int(minute) if prefix == "breaker" and minute.isascii() and minute.isdigit() else None
+
+
 class QueuePaths:
     """The paths of one queue as text; `/` joins are spelled out because these run once or more a message."""
 
@@ -296,6 +307,7 @@ class QueuePaths:
         self.dead = f"{self.top}/{DEAD}"
         self.tmp = f"{self.top}/{TMP}"
         self.workers = f"{self.top}/{WORKERS}"
+        self.locks = f"{self.top}/{LOCKS}"
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
@@ -318,6 +330,9 @@ class QueuePaths:
     def in_workers(self, ident: str, kind: str = "json") -> str:
         """The registration of a worker, or the request to it to `stop`."""
         return f"{self.workers}/{ident}.{kind}"
+
+    def in_locks(self, name: str) -> str:
+        return f"{self.locks}/{name}"
 
     def in_tmp(self, pack: str) -> str:
         return f"{self.tmp}/{pack}"
