@@ -245,6 +245,28 @@ def start_up(base: str, rounds: int) -> Iterator[str]:
     yield row("`ddmq-hpc pull`, whole process", f"{pull * 1e3:.0f} ms", pull / click, 1.5, "importing click")
 
 
+def workers(base: str, count: int, rounds: int) -> Iterator[str]:
+    """Tasks that do nothing, two at a time, beside GNU parallel."""
+    parallel = shutil.which("parallel")
+    ours, theirs = [], []
+    for _ in range(rounds):
+        with fresh(base) as top:
+            broker = ddmq_hpc.broker(f"{top}/root", create=True)
+            broker.create_queue("q", durable=False)
+            broker.publish_many("q", range(count))
+            started = time.perf_counter()
+            subprocess.run([COMMAND, "work", f"{top}/root", "q", "-j", "2", "--", "true", "{}"], check=True, stderr=-3)
+            ours.append(count / (time.perf_counter() - started))
+            numbers = "".join(f"{number}\n" for number in range(count))
+            if parallel:
+                started = time.perf_counter()
+                subprocess.run([parallel, "-j2", "true", "{}"], input=numbers.encode(), check=True, stderr=-3)
+                theirs.append(count / (time.perf_counter() - started))
+    mine, other = statistics.median(ours), statistics.median(theirs) if theirs else None
+    ratio = mine / other if other else None
+    yield row(f"`work -j 2`, {count} tasks that do nothing", f"{mine:.0f}/s", ratio, 1, "GNU parallel -j2", least=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="fewer messages and rounds")
@@ -268,6 +290,7 @@ def main() -> None:
             together(base, 5000, rounds),
             backlog(base, big, singles),
             start_up(base, 5 * rounds),
+            workers(base, 2000, 3),
             (line.replace("| ", "| tmpfs: ", 1) for line in (against_others(memory, 5000, rounds) if memory else ())),
         ):
             for line in rows:

@@ -24,11 +24,17 @@ __all__ = [
     "QueueNotFound",
     "QueuePaused",
     "RootNotFound",
+    "SchedulerBusy",
     "SchedulerError",
     "SettingsError",
     "StorageBusy",
     "StorageError",
+    "SubmissionUnknown",
+    "Untrusted",
     "UsageError",
+    "Worker",
+    "WorkerNotFound",
+    "WorkerOptions",
     "broker",
 ]
 
@@ -48,15 +54,20 @@ if TYPE_CHECKING:
         QueueNotFound,
         QueuePaused,
         RootNotFound,
+        SchedulerBusy,
         SchedulerError,
         SettingsError,
         StorageBusy,
         StorageError,
+        SubmissionUnknown,
+        Untrusted,
         UsageError,
+        WorkerNotFound,
     )
     from ddmq_hpc.messages import Message
+    from ddmq_hpc.worker import Worker, WorkerOptions
 
-_HOME = {"Broker": "broker", "broker": "broker", "Message": "messages"}
+_HOME = {"Broker": "broker", "broker": "broker", "Message": "messages", "Worker": "worker", "WorkerOptions": "worker"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ddmq_hpc import journal
+from ddmq_hpc import journal, workers
 from ddmq_hpc.errors import BadMessage, MessageNotFound
 from ddmq_hpc.fs import GONE
 from ddmq_hpc.messages import NO_OPTIONS, Message, decode_line
@@ -247,7 +247,7 @@ def purge(queue: Queue) -> int:
 
 
 def clean(queue: Queue) -> dict[str, int]:
-    """All housekeeping now: ended leases, what is due, leftovers of clients that died, old keys."""
+    """All housekeeping now: ended leases, what is due, leftovers of clients and workers that died, old keys."""
     swept = queue.sweep()
     placed = _place_forgotten(queue)
     leftovers = queue.sweeper.remove_leftovers()
@@ -258,6 +258,7 @@ def clean(queue: Queue) -> dict[str, int]:
         "placed": placed,
         "leftovers": leftovers,
         "keys": _old_keys(queue),
+        "workers": workers.forget(queue),
     }
 
 

@@ -175,6 +175,8 @@ class Broker:
         headers: dict[str, Any] | None = None,
         durable: bool | None = None,
         if_exists: str = "skip",
+        loss_limit: int | None = None,
+        time_request: float | str | None = None,
         **legacy: Any,
     ) -> Message:
         """Publish one message: any JSON value. It is in the queue, on disk when `durable`, once this returns.
@@ -191,6 +193,8 @@ class Broker:
             requeue=requeue,
             requeue_limit=requeue_limit,
             requeue_prio=requeue_prio,
+            loss_limit=loss_limit,
+            time_request=time_request,
             headers=headers,
         )
         settings = target.settings
@@ -218,6 +222,8 @@ class Broker:
         headers: dict[str, Any] | None = None,
         durable: bool | None = None,
         progress: Callable[[int], None] | None = None,
+        loss_limit: int | None = None,
+        time_request: float | str | None = None,
     ) -> int:
         """Publish any number of messages, streamed, many in one file; how many. Each file appears whole or not at all.
 
@@ -234,6 +240,8 @@ class Broker:
             requeue=requeue,
             requeue_limit=requeue_limit,
             requeue_prio=requeue_prio,
+            loss_limit=loss_limit,
+            time_request=time_request,
             delay=delay,
             headers=headers,
             durable=durable,

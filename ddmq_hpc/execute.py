@@ -12,22 +12,11 @@ from typing import Any
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, LeaseLost, NothingThere
 from ddmq_hpc.messages import Message, body_text
+from ddmq_hpc.tasks import environment, fill
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: A child that was told to stop is killed after this many seconds.
 _GRACE = 30.0
-
-
-def environment(root: str, message: Message) -> dict[str, str]:
-    """What a command finds in its environment about its message."""
-    return {
-        "DDMQ_HPC_ROOT": root,
-        "DDMQ_HPC_QUEUE": message.queue,
-        "DDMQ_HPC_MESSAGE": body_text(message.message),
-        "DDMQ_HPC_ID": message.id,
-        "DDMQ_HPC_RECEIPT": message.receipt or "",
-        "DDMQ_HPC_ATTEMPT": str(message.attempt),
-    }
 
 
 def execute(
@@ -55,7 +44,7 @@ class _Run:
         self._broker = broker
         self._message = message
         text = body_text(message.message)
-        self._command = [part.replace("{}", text) for part in command]
+        self._command = fill(command, message.message)
         self._input = os.fsencode(text.encode("utf-8", "surrogatepass")) if feed_stdin else None
         self._stopped_by = 0
         self._lost = False

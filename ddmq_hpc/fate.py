@@ -62,7 +62,7 @@ class Rules(NamedTuple):
         if not (self.settings.requeue if own.requeue is None else own.requeue):
             return "no-requeue"
         limit = self.settings.requeue_limit if own.requeue_limit is None else own.requeue_limit
-        losses = self.settings.loss_limit
+        losses = self.settings.loss_limit if own.loss_limit is None else own.loss_limit
         if losses is None:
             return "requeue-limit" if entry.failed + entry.lost > limit else ""
         if entry.failed > limit:

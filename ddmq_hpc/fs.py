@@ -56,8 +56,8 @@ class Calls:
     def unlink(self, path: str) -> None:
         os.unlink(path)
 
-    def mkdir(self, path: str) -> None:
-        os.mkdir(path)
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        os.mkdir(path, mode)
 
     def rmdir(self, path: str) -> None:
         os.rmdir(path)
@@ -78,8 +78,18 @@ class Calls:
     def lstat(self, path: str) -> os.stat_result:
         return os.lstat(path)
 
+    def acl(self, path: str) -> bytes:
+        """The POSIX access control list of a file as the kernel has it; empty where there is none."""
+        try:
+            return os.getxattr(path, "system.posix_acl_access", follow_symlinks=False)
+        except (OSError, AttributeError):
+            return b""
+
     def touch(self, path: str) -> None:
         os.utime(path)
+
+    def chmod(self, path: str, mode: int) -> None:
+        os.chmod(path, mode)
 
     def create(self, path: str, data: bytes, sync: bool) -> None:
         """A new file with `data`, on disk when `sync`; what a failure half wrote is removed."""
@@ -95,7 +105,7 @@ class Calls:
 
     def create_open(self, path: str, data: bytes) -> int:
         """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed."""
-        handle = os.open(path, _NEW, 0o666)
+        handle = os.open(path, _NEW, 0o664)  # writable by everybody under no umask
         try:
             _write_all(handle, data)
         except BaseException:
@@ -115,6 +125,10 @@ class Calls:
     def open_append(self, path: str) -> int:
         return os.open(path, _APPEND, 0o666)
 
+    def open_log(self, path: str) -> int:
+        """Like `open_append`, to be read from, too."""
+        return os.open(path, _APPEND & ~os.O_WRONLY | os.O_RDWR, 0o666)
+
     def sync_handle(self, handle: int) -> None:
         os.fdatasync(handle) if hasattr(os, "fdatasync") else os.fsync(handle)
 
@@ -130,6 +144,14 @@ class Calls:
         finally:
             os.close(handle)
         return data
+
+    def read_some(self, path: str, most: int, offset: int = 0) -> tuple[os.stat_result, bytes]:
+        """At most `most` bytes of a file from `offset`, and what stat says of that very file."""
+        handle = os.open(path, _READ)
+        try:
+            return os.fstat(handle), os.pread(handle, most, offset)
+        finally:
+            os.close(handle)
 
     def sync_directory(self, path: str) -> None:
         handle = os.open(path, _DIRECTORY)
@@ -358,6 +380,22 @@ class Filesystem(Calls):
         deleted."""
         for directory in (os.path.dirname(path), path):
             self._make(directory, may_vanish=directory == path)
+
+    def make_directory(self, path: str) -> None:
+        """`path`, in a directory that must be there; nothing when it is there already."""
+        self._make(path, may_vanish=False)
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a directory that no client uses any more, with all that is in it; links are not followed."""
+        try:
+            if not self.is_there(path):
+                return
+            from shutil import rmtree
+
+            rmtree(path, ignore_errors=True)
+        except OSError as error:
+            if error.errno not in GONE | UNKNOWN:
+                raise
 
     def _make(self, directory: str, may_vanish: bool) -> None:
         for left in range(_TRIES, 0, -1):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ddmq_hpc.errors import BadMessage, UsageError
-from ddmq_hpc.settings import DEFAULTS, Settings, lease_duration, limit_number, optional, priority_number
+from ddmq_hpc.settings import DEFAULTS, Settings, duration, lease_duration, limit_number, optional, priority_number
 from ddmq_hpc.settings import boolean as _boolean
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Options:
     requeue: bool | None = _option(_boolean, "requeue when it fails or times out")
     requeue_limit: int | None = _option(limit_number, "requeues before it becomes a dead letter")
     requeue_prio: int | None = _option(priority_number, "priority once requeued")
+    loss_limit: int | None = _option(limit_number, "requeues after its worker died, counted apart")
+    time_request: float | None = _option(duration, "time it needs: workers that end sooner leave it to others")
     headers: dict[str, Any] | None = _option(_headers, "JSON object that travels with the message")
 
     @classmethod
@@ -143,6 +145,15 @@ class Message:
         return self._of("requeue_prio")  # type: ignore[no-any-return]
 
     @property
+    def loss_limit(self) -> int | None:
+        return self._of("loss_limit")  # type: ignore[no-any-return]
+
+    @property
+    def time_request(self) -> float | None:
+        """Seconds that it needs, None when nobody said."""
+        return self._of("time_request")  # type: ignore[no-any-return]
+
+    @property
     def headers(self) -> dict[str, Any]:
         return self.options.headers or {}
 
@@ -191,6 +202,8 @@ class Message:
             "requeue": self.requeue,
             "requeue_limit": self.requeue_limit,
             "requeue_prio": self.requeue_prio,
+            "loss_limit": self.loss_limit,
+            "time_request": self.time_request,
             "requeue_counter": self.requeue_counter,
             "attempt": self.attempt,
             "published": self.published,

@@ -24,6 +24,8 @@ SETTINGS = "ddmq.yaml"
 #: The line of the root settings that says which layout this is.
 LAYOUT_KEY = "layout"
 READY, LEASED, DELAYED, DEAD = "ready", "leased", "delayed", "dead"
+#: Made when somebody needs them: output of tasks, and directories that tasks keep from one attempt to the next.
+LOGS, STATE = "logs", "state"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
 #: Everything a queue directory holds; the first four are the states of a message.
 DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
@@ -47,9 +49,12 @@ _LEASE_NAME = re.compile(
 )
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
+_LOCK_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{10})(\.free)?", re.ASCII)
+_SUBMISSION_NAME = re.compile(r"job-((?:slurm|pbs|sge)-[A-Za-z0-9._=-]{1,60})\.json", re.ASCII)
 _PACK_NAME = re.compile(_PACK, re.ASCII)
 _BUCKET_NAME = re.compile(r"\d{12}-[0-3]", re.ASCII)
 _PRIORITY_NAME = re.compile(_NUMBER, re.ASCII)
+_WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,120}", re.ASCII)
 _MESSAGE_ID = re.compile(rf"({_PACK})\.({_NUMBER})", re.ASCII)
 
 
@@ -186,6 +191,23 @@ def parse_message_id(text: str) -> tuple[str, int] | None:
     return (found[1], int(found[2])) if found else None
 
 
+def is_worker_id(text: str) -> bool:
+    return _WORKER_ID.fullmatch(text) is not None and not text.startswith(".")
+
+
+def parse_worker_file(name: str) -> tuple[str, str] | None:
+    """(worker id, "json" or "stop") of a name in workers/; None for other files, and for records of submissions."""
+    ident, _, kind = name.rpartition(".")
+    if kind not in ("json", "stop") or not is_worker_id(ident) or parse_submission(name):
+        return None
+    return ident, kind
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name in tmp/ is one that clients make there."""
+    return is_pack(name) or name.startswith(("clock-", "settings-", "workers-"))
+
+
 def is_pack(name: str) -> bool:
     return _PACK_NAME.fullmatch(name) is not None
 
@@ -247,6 +269,49 @@ def key_name(key: str) -> str:
     return f"{digest[:2]}/{digest[2:40]}"
 
 
+class Lock(NamedTuple):
+    """A name in locks/: the newest generation of a lock says who holds it, or that it is free."""
+
+    what: str
+    generation: int
+    free: bool
+
+
+def lock_name(what: str, generation: int, free: bool) -> str:
+    return f"{what}.{generation:010d}{'.free' * free}"
+
+
+def parse_lock(name: str) -> Lock | None:
+    found = _LOCK_NAME.fullmatch(name)
+    return Lock(found[1], int(found[2]), found[3] is not None) if found else None
+
+
+def submission_name(label: str) -> str:
+    """The file under workers/ that tells of the batch job (an array, as a rule) with that label."""
+    return f"job-{label}.json"
+
+
+def parse_submission(name: str) -> str | None:
+    """The label of the batch job that a file under workers/ tells of; None for other files."""
+    found = _SUBMISSION_NAME.fullmatch(name)
+    return found[1] if found else None
+
+
+def chain_name(label: str, attempt: int) -> str:
+    """The name under locks/ of the n-th attempt to submit the successor of a submission: made once, by one worker."""
+    return f"chain-{label}.{attempt}"
+
+
+def chain_failed_name(label: str, attempt: int) -> str:
+    """Says that an attempt submitted nothing, so that there may be another."""
+    return f"chain-{label}.{attempt}.failed"
+
+
+def is_chain_of(name: str, label: str) -> bool:
+    """Whether a name under locks/ tells of an attempt to submit the successor of that submission."""
+    return name.startswith(f"chain-{label}.")
+
+
 def make_receipt(queue: str, lease: Lease) -> str:
     """What stands for one leased message outside this process: `<queue>/<name of its lease>`."""
     return f"{queue}/{lease.name}"
@@ -290,9 +355,12 @@ class QueuePaths:
         self.delayed = f"{self.top}/{DELAYED}"
         self.dead = f"{self.top}/{DEAD}"
         self.tmp = f"{self.top}/{TMP}"
+        self.workers = f"{self.top}/{WORKERS}"
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
+        self.logs = f"{self.top}/{LOGS}"
+        self.state = f"{self.top}/{STATE}"
         self.locks = f"{self.top}/{LOCKS}"
 
     def bucket(self, priority: int, pack: str) -> str:
@@ -310,11 +378,22 @@ class QueuePaths:
     def in_dead(self, dead: Dead) -> str:
         return f"{self.dead}/{dead.name}"
 
+    def in_workers(self, ident: str, kind: str = "json") -> str:
+        """The registration of a worker, or the request to it to `stop`."""
+        return f"{self.workers}/{ident}.{kind}"
+
     def in_tmp(self, pack: str) -> str:
         return f"{self.tmp}/{pack}"
 
     def in_keys(self, key: str) -> str:
         return f"{self.keys}/{key_name(key)}"
+
+    def in_logs(self, name: str, kind: str = "log") -> str:
+        return f"{self.logs}/{name}.{kind}"
+
+    def in_state(self, ident: str) -> str:
+        """The directory that a message keeps from one attempt to the next."""
+        return f"{self.state}/{ident}"
 
     @staticmethod
     def parent(path: str) -> str:

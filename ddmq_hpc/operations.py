@@ -11,7 +11,18 @@ from ddmq_hpc.identity import Identity
 from ddmq_hpc.messages import parse_json
 
 SCHEMA_VERSION = 1
-_OPTIONS = ("priority", "timeout", "requeue", "requeue_limit", "requeue_prio", "delay", "headers", "durable")
+_OPTIONS = (
+    "priority",
+    "timeout",
+    "requeue",
+    "requeue_limit",
+    "requeue_prio",
+    "loss_limit",
+    "time_request",
+    "delay",
+    "headers",
+    "durable",
+)
 #: Keys of ddmq's objects that need nothing here: ways of printing, and housekeeping that is done by itself.
 _IGNORED = {"f", "force", "s", "skip_cleaning", "v", "verbose", "d", "debug", "format", "C", "clean"}
 

@@ -275,19 +275,15 @@ class Queue:
         lost = handles.keys() - mine
         if not mine:
             return lost
-        fates: dict[Entry, Fate] = {}
-        if fate_of is not None:
-            rules = Rules(settings, self._options(held, handles))
-            fates = {lease.entry: fate_of(rules, lease) for lease in held.runs}
-        records = []
-        for lease in held.runs:
-            more = {"to": fates[lease.entry].state, **outcome} if fates else outcome
-            runs = runs_of(lease.entry, [i for i in mine if lease.entry.first <= i < lease.entry.stop])
-            records += [self._record(state, lease, run, now, held, **more) for run in runs]
-        self.journal.write(records, settings.durable)
-        if fates:
-            return lost | self._settle(held, mine, lambda run, part: fates[run.entry].path(self.paths, part, now))
-        return lost | self._settle(held, mine, None)
+        # The runs of a lease differ in nothing but their ranges, which other threads may divide meanwhile.
+        lease = held.first
+        fate = None if fate_of is None else fate_of(Rules(settings, self._options(held, handles)), lease)
+        more = outcome if fate is None else {"to": fate.state, **outcome}
+        runs = runs_of(lease.entry, mine)
+        self.journal.write([self._record(state, lease, run, now, held, **more) for run in runs], settings.durable)
+        if fate is None:
+            return lost | self._settle(held, mine, None)
+        return lost | self._settle(held, mine, lambda _, part: fate.path(self.paths, part, now))
 
     def _forget_reclaimed(self, held: Held, now: float) -> None:
         """What may have been reclaimed is looked at before an outcome is written that would not be true."""
@@ -299,6 +295,8 @@ class Queue:
     def _settle_whole(self, held: Held, state: str, now: float, settings: Settings, outcome: dict[str, Any]) -> bool:
         """The usual case in few calls: everything of a lease is done, and the lease has not run out."""
         with held.lock:
+            if not held.runs:
+                return False  # another thread's heartbeat found it lost
             lease = held.runs[0]
             self.journal.write([self._record(state, lease, lease.entry, now, held, **outcome)], settings.durable)
             path = held.path or self.paths.in_leased(lease)
@@ -309,7 +307,7 @@ class Queue:
     def _settle(self, held: Held, indexes: Collection[int], target: Callable[[Lease, Entry], str] | None) -> set[int]:
         """Let go of messages: to the path that `target` names for each range of them, or for good. Those that were
         lost."""
-        lost: set[int] = set()
+        lost = set(indexes)
         with held.lock:
             held.path = None
             for lease in list(held.runs):
@@ -322,8 +320,8 @@ class Queue:
                 done = self._divide(lease, kept, go)
                 at = held.runs.index(lease)
                 held.runs[at : at + 1] = kept if done else []
-                if not done:
-                    lost.update(mine)
+                if done:
+                    lost.difference_update(mine)
         return lost
 
     def _divide(self, lease: Lease, kept: list[Lease], go: list[Parting]) -> bool:

@@ -15,6 +15,9 @@ from ddmq_hpc.units import seconds
 
 LAYOUT = 1
 EXPIRY = ("auto", "filesystem-clock", "observed")
+#: What an exit code of a task can mean, besides 0 (done) and any other (failed, to be retried).
+EXIT_ACTIONS = ("retry", "release", "dead", "stop-worker")
+ON_LOST = ("kill", "finish")
 _COUNT_LIMIT = 10**8  # counters have at most nine digits in names
 
 
@@ -59,12 +62,22 @@ def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     return check
 
 
+def exit_actions(value: Any) -> dict[int, str]:
+    """A mapping of exit codes, 1 to 255, to one of `EXIT_ACTIONS`."""
+    if not isinstance(value, dict):
+        raise UsageError(f"{value!r:.60} is not a mapping of exit codes, such as {{75: retry, 99: release}}")
+    return {number(1, 255)(code): one_of(EXIT_ACTIONS)(action) for code, action in value.items()}
+
+
 priority_number = number(0, MAX_PRIORITY)
 limit_number = number(0, _COUNT_LIMIT)
 
 
 def _setting(default: Any, check: Callable[[Any], Any], text: str) -> Any:
-    return field(default=default, metadata={"check": check, "help": text})
+    metadata = {"check": check, "help": text}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, hash=False, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,9 @@ class Settings:
         None, optional(priority_number), "priority of a requeued message; null: it keeps its own, and its place"
     )
     loss_limit: int | None = _setting(
-        None, optional(limit_number), "requeues after lost leases, counted apart; null: they count like failures"
+        10,
+        optional(limit_number),
+        "requeues after its worker died or its lease ran out, counted apart from failures; null: they count like those",
     )
     retry_delay: float = _setting(0.0, duration, "wait before a failed message is ready again, doubled each time")
     retry_delay_max: float = _setting(3600.0, duration, "the longest such wait")
@@ -90,6 +105,17 @@ class Settings:
         "auto",
         one_of(EXPIRY),
         "what tells that a deadline passed: the file system's clock, or names observed unchanged; auto: by its type",
+    )
+    time_request: float | None = _setting(
+        None, optional(duration), "time a task needs: workers that end sooner leave it; null: as the others took so far"
+    )
+    exit_codes: dict[int, str] = _setting(
+        {},
+        exit_actions,
+        "what exit codes of tasks mean: {CODE: retry, release, dead or stop-worker}; others are retried",
+    )
+    on_lost: str = _setting(
+        "kill", one_of(ON_LOST), "what a worker does with a task whose lease was lost: kill, finish"
     )
     paused: bool = _setting(False, boolean, "hand out nothing")
 
@@ -198,11 +224,13 @@ def example() -> str:
         "# Settings of ddmq-hpc. A queue's ddmq.yaml overrides the root's; a message's own properties override both."
     ]
     for setting in FIELDS.values():
-        lines += ["", f"# {setting.metadata['help']}", f"# {setting.name}: {_plain(setting.default)}"]
+        lines += ["", f"# {setting.metadata['help']}", f"# {setting.name}: {_plain(getattr(DEFAULTS, setting.name))}"]
     return "\n".join(lines) + "\n"
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {inner}" for key, inner in value.items()) + "}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -141,10 +141,11 @@ class Settler(Protocol):
 class Held:
     """The runs of one pack that a take brought and that are not settled yet; shared by its messages."""
 
-    __slots__ = ("lock", "path", "queue", "runs", "taken")
+    __slots__ = ("first", "lock", "path", "queue", "runs", "taken")
 
     def __init__(self, queue: Settler, lease: Lease, taken: float, path: str | None = None) -> None:
         self.queue = queue
+        self.first = lease  # as it was taken
         self.runs = [lease]
         self.path = path  # of the only run, as long as it is as it was taken
         self.taken = taken

@@ -14,7 +14,7 @@ from ddmq_hpc.fate import Rules
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
-from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_pack, parse_delayed, parse_lease
+from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_leftover, parse_delayed, parse_lease
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.settling import split_lease
@@ -178,8 +178,7 @@ class Sweeper:
                 found = fs.lstat(path)
             except OSError:
                 continue
-            ours = is_pack(name) or name.startswith("clock-")
-            if ours and found.st_nlink == 1 and now - found.st_mtime > _LEFTOVER_SECONDS:
+            if is_leftover(name) and found.st_nlink == 1 and now - found.st_mtime > _LEFTOVER_SECONDS:
                 removed += fs.drop(path)
         return removed
 

@@ -83,7 +83,7 @@ def page() -> str:
     """The whole page."""
     return PAGE.format(
         settings="\n".join(
-            f"| `{name}` | `{settings._plain(field.default)}` | {field.metadata['help']} |"
+            f"| `{name}` | `{settings._plain(getattr(settings.DEFAULTS, name))}` | {field.metadata['help']} |"
             for name, field in settings.FIELDS.items()
         ),
         options="\n".join(f"| `{option.name}` | {option.metadata['help']} |" for option in fields(Options)),

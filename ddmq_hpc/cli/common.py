@@ -51,6 +51,18 @@ def places(given: tuple[str, ...], *names: str) -> list[str]:
     return filled
 
 
+def split_command(given: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """What stands before `--`, and the command after it: click drops the dashes, so they are looked for in what the
+    shell gave."""
+    words = sys.argv
+    if "--" not in words:
+        return given, []
+    count = len(words) - words.index("--") - 1
+    if count == 0:
+        raise UsageError("no command after `--`")
+    return given[: len(given) - count], list(given[len(given) - count :])
+
+
 def one_shot(root: str, create: bool = False) -> Broker:
     """For commands that end before the message is settled: their leases outlive them."""
     return Broker(root, create=create, identity=Detached())

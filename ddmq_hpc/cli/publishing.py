@@ -18,6 +18,8 @@ from ddmq_hpc.messages import parse_json
 @click.option("-r/-R", "--requeue/--no-requeue", default=None, help="Requeue when it fails or times out.")
 @click.option("-l", "--requeue-limit", "--requeue_limit", type=int, help="Requeues before it becomes a dead letter.")
 @click.option("--requeue-prio", "--requeue_prio", type=int, help="Priority once requeued.")
+@click.option("--loss-limit", type=int, help="Requeues after its worker died, counted apart from failures.")
+@click.option("--time-request", type=DURATION, help="Time it needs: workers that end sooner leave it to others.")
 @click.option("--delay", type=DURATION, help="Not ready before this long from now.")
 @click.option("--key", help="Publish once: what has this key already is not published again.")
 @click.option("--if-exists", type=click.Choice(("skip", "replace", "error")), default="skip", show_default=True)

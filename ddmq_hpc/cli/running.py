@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, places, staying
+from ddmq_hpc.cli.common import DURATION, places, split_command, staying
 from ddmq_hpc.errors import UsageError
 
 
@@ -28,23 +28,12 @@ def exec_command(
     """
     from ddmq_hpc.execute import execute
 
-    before, command = _split(given)
+    before, command = split_command(given)
+    if not command:
+        raise UsageError("write the command after `--`: ddmq-hpc exec ROOT QUEUE -- CMD ARG...")
     root, queue = places(before, "ROOT", "QUEUE")
     broker = staying(root)
     try:
         ctx.exit(execute(broker, queue, command, wait, lease, feed_stdin))
     finally:
         broker.close()
-
-
-def _split(given: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """What stands before and after `--`: click drops it, so it is looked for in what the shell gave."""
-    import sys
-
-    words = sys.argv
-    if "--" not in words:
-        raise UsageError("write the command after `--`: ddmq-hpc exec ROOT QUEUE -- CMD ARG...")
-    count = len(words) - words.index("--") - 1
-    if count == 0:
-        raise UsageError("no command after `--`")
-    return given[: len(given) - count], list(given[len(given) - count :])

@@ -77,7 +77,11 @@ class PBS:
         return [f"{self.directive} {option}" for option in (*options, *wanted.extra)]
 
     def submit_command(self) -> list[str]:
-        return ["qsub"]
+        # Slurm's reads no standard input, and would have all tasks of an array write over one file.
+        return ["qsub", "-j", "oe", "-o", "ddmq-hpc.o%A.%a", "/dev/stdin"] if _is_slurms() else ["qsub"]
+
+    def submits_to(self) -> str:
+        return "slurm" if _is_slurms() else self.name
 
     def job_id(self, answer: str) -> str:
         """`7[]` of `7[].server`, `4` of `4.server`."""
@@ -87,6 +91,10 @@ class PBS:
         return found[1]
 
     def array_limit(self) -> int:
+        if _is_slurms():
+            from ddmq_hpc.schedulers import slurm
+
+            return slurm.SCHEDULER.array_limit()
         return _ARRAY_LIMIT
 
     def live_tasks(self, job_ids: list[str]) -> dict[str, int] | None:
@@ -190,6 +198,21 @@ def _is_torque() -> bool:
     answer = query(["qstat", "--version"], ANSWER_SECONDS)
     said = (answer.out + answer.err).lower()
     return "pbs_version" not in said and bool(re.search(r"^version:", said, re.MULTILINE))
+
+
+def _is_slurms() -> bool:
+    """Whether the `qsub` here is the one that comes with Slurm, a script that calls sbatch."""
+    import shutil
+
+    found = shutil.which("qsub")
+    if not found:
+        return False
+    try:
+        with open(found, "rb") as file:
+            start = file.read(8192)
+    except OSError:
+        return False
+    return start.startswith(b"#!") and b"use Slurm" in start
 
 
 SCHEDULER = PBS()

@@ -72,6 +72,9 @@ class Slurm:
     def submit_command(self) -> list[str]:
         return ["sbatch", "--parsable"]
 
+    def submits_to(self) -> str:
+        return self.name
+
     def job_id(self, answer: str) -> str:
         """`123`, or `123;cluster` where another cluster was asked for."""
         for line in answer.splitlines():

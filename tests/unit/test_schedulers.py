@@ -147,8 +147,7 @@ def test_slurm_states(commands: Commands) -> None:
         *"slurm-17_1=testbed slurm-17_2=testbed slurm-17_3=testbed slurm-17_9=testbed slurm-18=testbed".split(),
         *"slurm-18-r1=testbed slurm-19=testbed slurm-77777=testbed slurm-18=other slurm-17=testbed".split(),
     )
-    # Running; waits to be run again; being ended; waits; running; more runs than it had; done; gone; elsewhere; all of
-    # an array.
+    # running; waits to be run again; being ended; waits; running; more runs; done; gone; elsewhere; an array
     assert said == [RUNNING, ENDED, RUNNING, ENDED, RUNNING, UNKNOWN, ENDED, ENDED, UNKNOWN, UNKNOWN]
     assert len(commands.calls("squeue")) == 1
 
@@ -341,7 +340,7 @@ def test_directives() -> None:
         "#$ -N q",
         "#$ -t 1-3",
         "#$ -tc 2",
-        "#$ -l h_rt=00:01:00",
+        "#$ -l h_rt=00:01:00,s_rt=00:00:30",
         "#$ -pe smp 2",
     ]
 

@@ -1,0 +1,93 @@
+"""A worker as batch jobs run it: a command for each task, its processes guarded, its end known from the scheduler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from signal import SIGTERM
+from tempfile import mkdtemp
+from typing import Callable
+from zlib import crc32
+
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.guardian import Guardian
+from ddmq_hpc.identity import batch_job, host
+from ddmq_hpc.output import choose
+from ddmq_hpc.runner import CommandRunner, ShellRunner
+from ddmq_hpc.worker import Report, Worker, WorkerOptions, new_name
+from ddmq_hpc.workers import Registration, WorkerInfo
+
+#: The workers of an array begin spread over so many seconds for each of them, and over this many at most. Small arrays
+#: begin at once.
+_SPREAD_EACH, _SPREAD_MOST, _SPREAD_FROM = 0.05, 30.0, 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker does: `command` is filled in for each message; with `shell` the message is the command line.
+    `output` is one of `output.KINDS`."""
+
+    command: Sequence[str] = ()
+    shell: bool = False
+    feed_stdin: bool = False
+    output: str = "tail"
+
+
+def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions) -> Report:
+    """Run a worker of this process until it ends. Raises `DdmqError` for what is no task's fault."""
+    name = new_name()
+    options = replace(options, delay=start_delay(os.environ))
+    output = choose(job.output, broker.fs, broker.queue(queues[0]).paths, name)
+    directory = mkdtemp(prefix=f"ddmq-hpc-{name}-")
+    guardian = Guardian(directory)
+    try:
+        if job.shell:
+            runner: CommandRunner = ShellRunner(output, guardian, job.feed_stdin)
+        else:
+            runner = CommandRunner(job.command, output, guardian, job.feed_stdin)
+        worker = Worker(broker, queues, runner, options, name=name, directory=directory)
+        with _registered(worker, job) as watcher:
+            worker.watchers.append(watcher)
+            return worker.run()
+    finally:
+        guardian.close()
+
+
+@contextmanager
+def _registered(worker: Worker, job: Job) -> Iterator[Callable[[], None]]:
+    """The worker is listed at its queues; what is yielded tells them how it is doing, and heeds requests to stop."""
+    names = [queue.name for queue in worker.queues]
+    command = ["--shell"] if job.shell else job.command
+    info = WorkerInfo.of_this_process(worker.queues[0], worker.name, names, worker.options.slots, command)
+    registrations = [Registration(queue, info) for queue in worker.queues]
+
+    def beat() -> None:
+        running = tuple(message.id for message in worker.running)
+        now = replace(info, done=worker.report.done, failed=worker.report.failed, running=running)
+        for registration in registrations:
+            asked = registration.beat(now)
+            if asked == "stop":
+                worker.feed.end("was asked to stop")
+            elif asked == "now":
+                worker.stop(SIGTERM)
+
+    for registration in registrations:
+        registration.start()
+    try:
+        yield beat
+    finally:
+        for registration in registrations:
+            registration.remove()
+
+
+def start_delay(environ: Mapping[str, str]) -> float:
+    """Seconds that this worker of an array waits before it begins: always the same, and unlike those of the others."""
+    from ddmq_hpc.schedulers import array_size
+
+    size = array_size(environ)
+    if size < _SPREAD_FROM:
+        return 0.0
+    place = f"{host()} {batch_job(environ)}"
+    return min(size * _SPREAD_EACH, _SPREAD_MOST) * crc32(place.encode()) / 2**32

@@ -1,0 +1,203 @@
+"""Where the slots of a worker get their messages: in order, as many ahead as pays, none that cannot be finished."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Event, Lock
+from typing import Callable
+
+from ddmq_hpc.errors import QueuePaused, StorageBusy
+from ddmq_hpc.idle import Backoff, Watch
+from ddmq_hpc.messages import Message
+from ddmq_hpc.queue import Queue
+from ddmq_hpc.window import Pace, Window
+
+UNTIL = ("empty", "drained", "forever")
+#: Messages are taken ahead for so many seconds of work of one slot, and never more than so many.
+_AHEAD_SECONDS, _AHEAD_MOST = 1.0, 64
+#: A message that asks for more time than is left is put back for so long (seconds); after so many the worker ends.
+_UNFIT_DELAY, _UNFIT_MOST = 60.0, 32
+
+
+@dataclass(frozen=True)
+class Appetite:
+    """What a worker takes: seconds, counts; None where there is no limit."""
+
+    until: str = "empty"
+    max_tasks: int | None = None
+    idle_exit: float | None = None
+    lease: float | None = None
+    prefetch: int | None = None  # None: by the pace of tasks
+
+
+class Feed:
+    """Threads call `next` until it answers None; `reason` says then why there is no more."""
+
+    def __init__(
+        self,
+        queues: Sequence[Queue],
+        appetite: Appetite,
+        window: Window,
+        pace: Pace,
+        approve: Callable[[Queue, Message], None] = lambda queue, message: None,
+    ) -> None:
+        self._queues = queues
+        self._appetite = appetite
+        self._window = window
+        self._pace = pace
+        self._approve = approve
+        self._turn = Lock()  # of the one slot that looks for messages; the others wait for it
+        self._ahead: deque[tuple[Queue, Message]] = deque()
+        self._ahead_lock = Lock()
+        self._stop = Event()
+        self._poked = Event()
+        self._backoff = Backoff()
+        self._watches = [Watch(queue) for queue in queues]
+        self._idle_since: float | None = None
+        self._handed_out = 0
+        self._unfit = 0
+        self.reason = ""
+
+    def next(self) -> tuple[Queue, Message] | None:
+        """The next message to work on and its queue. Raises what taking or `approve` raises."""
+        with self._turn:
+            while not self._stop.is_set():
+                if self._appetite.max_tasks is not None and self._handed_out >= self._appetite.max_tasks:
+                    self.end("did as many tasks as it was told to")
+                    break
+                found = self._next_ahead() or self._take()
+                if found is None:
+                    if not self._wait():
+                        break
+                elif self._fits(*found):
+                    self._handed_out += 1
+                    self._idle_since = None
+                    self._backoff.reset()
+                    return found
+            return None
+
+    def poke(self) -> None:
+        """Messages are known to be there: a slot that waits for some looks at once."""
+        self._poked.set()
+
+    def ahead(self) -> list[tuple[Queue, Message]]:
+        """What was taken and not handed out yet: leases to be kept alive."""
+        with self._ahead_lock:
+            return list(self._ahead)
+
+    def end(self, reason: str) -> None:
+        """Hand out no more. The first reason counts."""
+        if not self._stop.is_set():
+            self.reason = reason
+            self._stop.set()
+            self._poked.set()
+
+    def release_ahead(self) -> int:
+        """Give back what was not handed out; how many."""
+        with self._ahead_lock:
+            left, self._ahead = list(self._ahead), deque()
+        for queue in self._queues:
+            mine = [message for of, message in left if of is queue and message.receipt]
+            if mine:
+                queue.release(mine)
+        return len(left)
+
+    def _next_ahead(self) -> tuple[Queue, Message] | None:
+        with self._ahead_lock:
+            while self._ahead:
+                queue, message = self._ahead.popleft()
+                if message.receipt:  # else its lease was lost while it waited here: it is somebody else's
+                    return queue, message
+        return None
+
+    def _take(self) -> tuple[Queue, Message] | None:
+        paused: QueuePaused | None = None
+        for queue in self._queues:
+            try:
+                messages = queue.take(self._how_many(), duration=self._appetite.lease)
+            except QueuePaused as error:
+                paused = error
+                continue
+            except StorageBusy:
+                self._stop.wait(self._backoff.next())  # a passing fault of the file system
+                continue
+            if not messages:
+                continue
+            with self._ahead_lock:
+                self._ahead.extend((queue, message) for message in messages)
+            for message in messages:
+                self._approve(queue, message)
+            return self._next_ahead()
+        if paused and len(self._queues) == 1 and self._appetite.until == "empty":
+            self.end("the queue is paused")
+        return None
+
+    def _how_many(self) -> int:
+        appetite = self._appetite
+        if appetite.prefetch is not None:
+            ahead = appetite.prefetch + 1
+        elif self._pace.known:
+            ahead = int(_AHEAD_SECONDS / max(self._pace.median, 1e-4))
+        else:
+            ahead = 1
+        if appetite.max_tasks is not None:
+            ahead = min(ahead, appetite.max_tasks - self._handed_out)
+        return max(1, min(ahead, _AHEAD_MOST))
+
+    def _fits(self, queue: Queue, message: Message) -> bool:
+        """Whether the task can be finished in time; put back when not."""
+        asked = message.time_request
+        if self._window.has(self._pace.median if asked is None else asked):
+            return True
+        self._unfit += 1
+        if asked is None or self._unfit > _UNFIT_MOST or not self._window.has(self._pace.median):
+            queue.release([message])
+            self.end("no time is left for another task")
+        else:
+            queue.release([message], delay=_UNFIT_DELAY)
+        return False
+
+    def _wait(self) -> bool:
+        """Wait until messages may have come; False when it is time to end."""
+        if self._stop.is_set():
+            return False
+        if self._appetite.until == "empty":
+            self.end("the queue is empty")
+            return False
+        now = time.monotonic()
+        if self._idle_since is None:
+            self._idle_since = now
+        self._poked.clear()
+        for watch in self._watches:
+            watch.remember()
+        while not self._stop.is_set():
+            if self._appetite.until == "drained" and not any(map(_has_more_to_come, self._queues)):
+                self.end("the queue is drained")
+            elif self._appetite.idle_exit is not None and self._idle_for() >= self._appetite.idle_exit:
+                self.end("nothing came for a while")
+            elif not self._window.has(self._pace.median):
+                self.end("no time is left for another task")
+            else:
+                self._poked.wait(self._pause())
+                if self._poked.is_set() or any(watch.calls_for_a_look() for watch in self._watches):
+                    return True
+        return False
+
+    def _idle_for(self) -> float:
+        return time.monotonic() - (self._idle_since or time.monotonic())
+
+    def _pause(self) -> float:
+        pause = self._backoff.next()
+        limit = self._appetite.idle_exit
+        return pause if limit is None else min(pause, max(0.01, limit - self._idle_for()))
+
+
+def _has_more_to_come(queue: Queue) -> bool:
+    """Whether messages are leased or delayed: they may be ready again."""
+    fs, paths = queue.fs, queue.paths
+    return bool(fs.names(paths.leased)) or any(
+        fs.names(f"{paths.delayed}/{window}") for window in fs.directories(paths.delayed)
+    )

@@ -1,0 +1,148 @@
+"""One message as a task: the command made of it, and what the command finds in its environment and directories."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ddmq_hpc.messages import Message, body_text
+
+#: Longer text cannot be passed in a variable or an argument: MAX_ARG_STRLEN of Linux, execve(2). The file has it.
+MAX_TEXT = 128 * 1024 - 64
+#: So much of the error file of a task is kept, in bytes.
+MAX_ERROR = 2048
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)?\}", re.ASCII)
+
+
+def environment(root: str, message: Message) -> dict[str, str]:
+    """What a command finds in its environment about its message."""
+    return {
+        "DDMQ_HPC_ROOT": root,
+        "DDMQ_HPC_QUEUE": message.queue,
+        "DDMQ_HPC_MESSAGE": body_text(message.message),
+        "DDMQ_HPC_ID": message.id,
+        "DDMQ_HPC_RECEIPT": message.receipt or "",
+        "DDMQ_HPC_ATTEMPT": str(message.attempt),
+    }
+
+
+def fill(command: Sequence[str], body: Any) -> list[str]:
+    """`command` with the message in place of `{}`, and the fields of a JSON object in place of `{field}`.
+
+    What names no field stays as it is (`awk '{print}'`), and what was put in is not looked at again.
+    """
+    text = body_text(body)
+    fields = body if isinstance(body, Mapping) else {}
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1]
+        if name is None:
+            return text
+        return body_text(fields[name]) if name in fields else found[0]
+
+    return [_PLACEHOLDER.sub(value, part) if "{" in part else part for part in command]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A leased message and the place where it is worked on. `deadline` is in seconds since 1970 by this host's clock:
+    the worker has to be done by then; None when it has all the time in the world."""
+
+    message: Message
+    root: str
+    directory: str
+    state_directory: str
+    worker: str
+    slot: int = 0
+    deadline: float | None = None
+
+    @property
+    def payload_file(self) -> str:
+        return f"{self.directory}/message"
+
+    @property
+    def error_file(self) -> str:
+        return f"{self.directory}/error"
+
+    def prepare(self) -> None:
+        """Make its directory, empty but for the message in a file. Raises OSError."""
+        os.mkdir(self.directory, 0o700)
+        with open(self.payload_file, "xb") as file:
+            file.write(body_text(self.message.message).encode("utf-8", "surrogatepass"))
+
+    def environment(self) -> dict[str, str]:
+        found = environment(self.root, self.message)
+        if len(os.fsencode(found["DDMQ_HPC_MESSAGE"].encode("utf-8", "surrogatepass"))) > MAX_TEXT:
+            del found["DDMQ_HPC_MESSAGE"]
+        found.update(
+            DDMQ_HPC_WORKER=self.worker,
+            DDMQ_HPC_SLOT=str(self.slot),
+            DDMQ_HPC_DEADLINE="" if self.deadline is None else str(int(self.deadline)),
+            DDMQ_HPC_PAYLOAD_FILE=self.payload_file,
+            DDMQ_HPC_TASK_DIR=self.directory,
+            DDMQ_HPC_STATE_DIR=self.state_directory,
+            DDMQ_HPC_ERROR_FILE=self.error_file,
+        )
+        return found
+
+    def error(self) -> str:
+        """What the task wrote into its error file, or nothing."""
+        try:
+            handle = os.open(self.error_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return ""
+        try:
+            return os.read(handle, MAX_ERROR).decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+        finally:
+            os.close(handle)
+
+    def clear(self) -> None:
+        """Remove its directory with all that is in it."""
+        for name in ("message", "error"):
+            try:
+                os.unlink(f"{self.directory}/{name}")
+            except OSError:
+                pass
+        try:
+            os.rmdir(self.directory)
+        except OSError:
+            from shutil import rmtree
+
+            rmtree(self.directory, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a task ended: `code` is its exit status, 128 + `signal` when one ended it. Times are seconds, `rss` (bytes)
+    is the most memory that its processes had together, as far as it was seen."""
+
+    code: int
+    signal: int = 0
+    wall: float = 0.0
+    cpu: float | None = None
+    rss: int | None = None
+    oom: bool = False
+    error: str = ""
+    output: str = ""
+
+    def outcome(self) -> dict[str, Any]:
+        """The fields of its record in the journal; what is unknown is left out."""
+        found: dict[str, Any] = {"exit": self.code, "wall": round(self.wall, 3)}
+        if self.signal:
+            found["signal"] = self.signal
+        if self.cpu is not None:
+            found["cpu"] = round(self.cpu, 3)
+        if self.rss is not None:
+            found["rss"] = self.rss
+        if self.oom:
+            found["oom"] = True
+        if self.error:
+            found["error"] = self.error
+        if self.output:
+            found["output"] = self.output
+        return found

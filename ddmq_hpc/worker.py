@@ -1,0 +1,381 @@
+"""A worker: takes messages, has each worked on, settles it by how that ended, and ends well itself.
+
+Its slots are threads that take, run and settle; the thread that called `run` watches over them: heartbeats, signals,
+time limits, the end of the batch job, requests to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from shutil import rmtree
+from threading import Event, Lock, Thread, current_thread, main_thread
+from typing import Callable
+
+from ddmq_hpc.beats import renew
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.errors import DdmqError, UsageError
+from ddmq_hpc.feed import UNTIL, Appetite, Feed
+from ddmq_hpc.handlers import AnyHandler, handler_of
+from ddmq_hpc.identity import host, token
+from ddmq_hpc.messages import Message
+from ddmq_hpc.names import Lease
+from ddmq_hpc.outcomes import Ending, settle
+from ddmq_hpc.queue import Queue
+from ddmq_hpc.recovery import maybe as maybe_recover
+from ddmq_hpc.settings import ON_LOST
+from ddmq_hpc.tasks import Result, Task
+from ddmq_hpc.window import Pace, Window
+
+#: Those that end a worker in good order. They are passed on to its tasks.
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+#: Seconds between two rounds of the watching thread, at most; less where leases are short.
+_ROUND = 1.0
+#: A worker stops its tasks so long before the end of its job, besides `grace`: for giving back what they worked on.
+_LAST_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker works. Times are seconds; None where there is no limit, or the queue's settings say.
+
+    `walltime` is how long it may run, None: as long as its batch job; no task is begun that would not be done `margin`
+    before that: 5 minutes, or a tenth of the time there is if that is less. `timeout` ends a task that takes longer, as
+    failed. `grace` is what tasks get between a signal and the kill.
+    """
+
+    slots: int = 1
+    appetite: Appetite = field(default_factory=Appetite)
+    walltime: float | None = None
+    margin: float | None = None
+    timeout: float | None = None
+    grace: float = 20.0
+    on_lost: str | None = None
+    delay: float = 0.0  # before the first message is taken: workers of an array do not all begin at once
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise UsageError(f"bad number of slots {self.slots}: it must be 1 or more")
+        if self.appetite.until not in UNTIL:
+            raise UsageError(f"bad until {self.appetite.until!r:.40}: use {', '.join(UNTIL)}")
+        if self.on_lost not in (None, *ON_LOST):
+            raise UsageError(f"bad on_lost {self.on_lost!r:.40}: use {', '.join(ON_LOST)}")
+
+
+@dataclass
+class Report:
+    """What a worker did, in messages. `reason` says why it ended."""
+
+    done: int = 0
+    failed: int = 0
+    released: int = 0
+    lost: int = 0
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class _Work:
+    """A task in a slot, as the watching thread sees it."""
+
+    queue: Queue
+    task: Task
+    started: float
+    signals: set[int] = field(default_factory=set)
+    kill_at: float | None = None
+    lost: bool = False
+    timed_out: bool = False
+    settling: bool = False
+
+
+class Worker:
+    """Works on the messages of one queue or several, the first ones first.
+
+    `handler` is a function of a `Message`, or what implements `Handler`. Each message is acked when it was worked on
+    well and nacked otherwise; released, no attempt counted, when the worker is told to stop before it is finished.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        queues: str | Sequence[str],
+        handler: AnyHandler,
+        options: WorkerOptions | None = None,
+        *,
+        name: str | None = None,
+        directory: str | None = None,
+        approve: Callable[[Queue, Message], None] = lambda queue, message: None,
+    ) -> None:
+        self.options = options or WorkerOptions()
+        self.broker = broker
+        self.queues = [broker.queue(of) for of in ([queues] if isinstance(queues, str) else queues)]
+        self.name = name or new_name()
+        self.report = Report()
+        self._handler = handler_of(handler)
+        self._window = Window(self._end_of_job(), self.options.margin)
+        if self.options.walltime is not None:
+            self._window.job_end()
+        self._pace = Pace()
+        self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
+        #: Called about once a second, by the watching thread.
+        self.watchers: list[Callable[[], None]] = []
+        self._works: dict[int, _Work] = {}  # by slot
+        self._lock = Lock()
+        self._wake = Event()
+        self._signals: list[int] = []
+        self._stopping: int | None = None
+        self._kill_at: float | None = None
+        self._trouble: BaseException | None = None
+        #: Where its tasks have their directories, on this node's own disk.
+        self.directory = directory or tempfile.mkdtemp(prefix=f"ddmq-hpc-{self.name}-")
+
+    def _end_of_job(self) -> Callable[[], float | None]:
+        """What tells when the job ends, in seconds since 1970."""
+        if self.options.walltime is not None:
+            ends = time.time() + self.options.walltime
+            return lambda: ends
+        from ddmq_hpc.walltime import job_end
+
+        return lambda: job_end(os.environ)
+
+    # -- from outside
+
+    def run(self) -> Report:
+        """Work until there is nothing left to do, as the options say, or until told to stop. Raises the error that
+        ended it, when everything is settled or given back."""
+        started = time.monotonic()
+        try:
+            with self._handling_signals():
+                self._work()
+        finally:
+            rmtree(self.directory, ignore_errors=True)
+        self.report.seconds = time.monotonic() - started
+        self.report.reason = self.feed.reason
+        if self._trouble is not None:
+            raise self._trouble
+        return self.report
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End in good order: pass `number` on to the tasks, give back what they do not finish in time. SIGKILL leaves
+        them no time. Any thread may call this."""
+        self._signals.append(number)
+        self._wake.set()
+
+    @property
+    def running(self) -> list[Message]:
+        """What is worked on now."""
+        with self._lock:
+            return [work.task.message for work in self._works.values()]
+
+    # -- the watching thread
+
+    def _work(self) -> None:
+        if self.options.delay:
+            self._wake.wait(self.options.delay)
+        slots = [Thread(target=self._slot, args=(number,), daemon=True) for number in range(1, self.options.slots + 1)]
+        for slot in slots:
+            slot.start()
+        while any(slot.is_alive() for slot in slots):
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            self._round()
+            if self._kill_at is not None and time.monotonic() > self._kill_at + _LAST_SECONDS:
+                self._abandon()
+                break
+        self._give_back()
+
+    def _abandon(self) -> None:
+        """What even a kill does not end, a function or a process that hangs in the kernel, is left to itself."""
+        for work in self._at_work():
+            work.settling = True
+            try:
+                work.queue.release([work.task.message])
+                self._count("released")
+            except DdmqError:
+                continue
+
+    def _pause(self) -> float:
+        with self._lock:
+            works = list(self._works.values())
+        leases = [lease for work in works if (lease := _lease_of(work.task.message))]
+        return min([_ROUND, *(lease.duration / 12000 for lease in leases)])
+
+    def _round(self) -> None:
+        try:
+            self._heed_signals()
+            self._heed_the_clock()
+            self._beat()
+            self._handler.look()
+            self._recover()
+            for watcher in self.watchers:
+                watcher()
+        except Exception as error:
+            self._fail(error)
+
+    @contextmanager
+    def _handling_signals(self) -> Iterator[None]:
+        if current_thread() is not main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, lambda caught, _: self.stop(caught)) for number in STOPPING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _heed_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            again = self._stopping is not None and number == signal.SIGINT == self._stopping
+            if self._stopping is None:
+                self._stopping = number
+                self.feed.end(f"was told to stop by {signal.Signals(number).name}")
+                self._give_back()
+            if again or number == signal.SIGKILL:
+                self._kill_at = 0.0
+            elif self._kill_at is None:
+                self._kill_at = time.monotonic() + self.options.grace
+            if number != signal.SIGKILL:
+                self._pass_on(number)
+        if self._stopping is not None:
+            self._pass_on(self._stopping)  # to what began meanwhile
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self._pass_on(signal.SIGKILL)
+
+    def _pass_on(self, number: int) -> None:
+        for work in self._at_work():
+            self._signal(work, number)
+
+    def _signal(self, work: _Work, number: int) -> None:
+        """Once each signal, but a kill as often as it takes."""
+        if number not in work.signals or number == signal.SIGKILL:
+            if number != signal.SIGKILL or not work.settling:
+                self._handler.signal(work.task, number)
+            work.signals.add(number)
+
+    def _heed_the_clock(self) -> None:
+        now = time.monotonic()
+        ends = self._window.known_end()
+        if self._stopping is None and ends is not None and time.time() > ends - self.options.grace - _LAST_SECONDS:
+            self.feed.end("its job is about to end")
+            self._signals.append(signal.SIGTERM)
+        for work in self._at_work():
+            if self.options.timeout is not None and now - work.started > self.options.timeout and not work.timed_out:
+                work.timed_out = True
+                self._end_task(work, now)
+            if work.kill_at is not None and now >= work.kill_at:
+                self._signal(work, signal.SIGKILL)
+
+    def _end_task(self, work: _Work, now: float) -> None:
+        work.kill_at = now + self.options.grace
+        self._signal(work, signal.SIGTERM)
+
+    def _beat(self) -> None:
+        works, ahead = self._at_work(), self.feed.ahead()
+        for queue in self.queues:
+            mine = {id(work.task.message): work for work in works if work.queue is queue}
+            waiting = [message for of, message in ahead if of is queue]
+            held = [work.task.message for work in mine.values()] + waiting
+            for message in renew(queue, held) if held else ():
+                work = mine.get(id(message))
+                if work is not None and not work.settling and not work.lost:
+                    self._lost(work)
+
+    def _recover(self) -> None:
+        """What other jobs held that have ended comes back within a minute, also while this worker is busy."""
+        for queue in self.queues:
+            swept = maybe_recover(queue)
+            if swept is not None and swept.requeued:
+                self.feed.poke()
+
+    def _lost(self, work: _Work) -> None:
+        work.lost = True
+        choice = self.options.on_lost or work.queue.settings.on_lost
+        if choice == "kill":
+            self._end_task(work, time.monotonic())
+
+    def _at_work(self) -> list[_Work]:
+        with self._lock:
+            return list(self._works.values())
+
+    def _give_back(self) -> None:
+        try:
+            self._count("released", self.feed.release_ahead())
+        except DdmqError:
+            pass  # they come back when their leases run out
+
+    def _fail(self, error: BaseException) -> None:
+        """Something that is no task's fault: end, and raise it in the end."""
+        if self._trouble is None:
+            self._trouble = error
+        self.feed.end("had to stop")
+        self._wake.set()
+
+    # -- the slots
+
+    def _slot(self, number: int) -> None:
+        try:
+            while found := self.feed.next():
+                self._do(*found, number)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._wake.set()
+
+    def _do(self, queue: Queue, message: Message, number: int) -> None:
+        task = Task(
+            message=message,
+            root=self.broker.root,
+            directory=f"{self.directory}/{number}.{message.id}",
+            state_directory=queue.paths.in_state(message.id),
+            worker=self.name,
+            slot=number,
+            deadline=self._deadline(),
+        )
+        work = _Work(queue, task, time.monotonic())
+        with self._lock:
+            self._works[number] = work
+        try:
+            try:
+                result: Result = self._handler.run(task)
+            except BaseException:
+                queue.release([message])
+                raise
+            work.settling = True
+            self._settle(work, result)
+        finally:
+            with self._lock:
+                del self._works[number]
+
+    def _deadline(self) -> float | None:
+        limits = [self._window.known_end(), time.time() + self.options.timeout if self.options.timeout else None]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _count(self, what: str, number: int = 1) -> None:
+        with self._lock:
+            setattr(self.report, what, getattr(self.report, what) + number)
+
+    def _settle(self, work: _Work, result: Result) -> None:
+        timed_out = self.options.timeout if work.timed_out else None
+        stopped = self._stopping is not None and bool(work.signals)
+        settled = settle(work.queue, work.task, result, Ending(work.lost, timed_out, stopped))
+        if settled.how == "done":
+            self._pace.add(result.wall)
+        self._count(settled.how)
+        if settled.stop:
+            self.feed.end(settled.stop)
+
+
+def new_name() -> str:
+    """A name for a worker that no other one has."""
+    return f"{host()}-{os.getpid()}-{token()}"
+
+
+def _lease_of(message: Message) -> Lease | None:
+    return message.held.run_of(message.index) if message.held else None

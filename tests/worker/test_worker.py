@@ -1,0 +1,265 @@
+"""The worker as a Python class, its heartbeats under faults, and what waiting costs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+from typing import Any, Callable
+
+import pytest
+from worker_tools import Bench, of_journal, wait_for
+
+from ddmq_hpc import Worker, WorkerOptions
+from ddmq_hpc.beats import renew
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.feed import Appetite, Feed
+from ddmq_hpc.fs import Calls, Filesystem
+from ddmq_hpc.idle import Watch
+from ddmq_hpc.messages import Message
+from ddmq_hpc.window import Pace, Window
+
+
+def test_a_function_works_on_messages(bench: Bench) -> None:
+    bench.broker.publish_many("tasks", range(20))
+    seen: list[Any] = []
+
+    def handler(message: Message) -> None:
+        seen.append(message.message)
+        if message.message == 7 and message.attempt == 1:
+            raise ValueError("not at first")
+
+    report = Worker(bench.broker, "tasks", handler, WorkerOptions(slots=2)).run()
+    assert sorted(seen) == sorted([*range(20), 7])
+    assert (report.done, report.failed, report.reason) == (20, 1, "the queue is empty")
+    [failure] = of_journal(bench.records(), "nacked")
+    assert failure["error"] == "ValueError: not at first"
+    assert bench.counts() == {}
+
+
+def test_stop_from_another_thread_waits_for_the_grace_and_gives_back(bench: Bench) -> None:
+    bench.broker.publish_many("tasks", range(3))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def handler(message: Message) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    worker = Worker(bench.broker, "tasks", handler, WorkerOptions(grace=0.2))
+    running = threading.Thread(target=worker.run)
+    running.start()
+    begun.wait(10)
+    worker.stop(signal.SIGTERM)
+    running.join(15)
+    assert not running.is_alive()
+    go_on.set()
+    assert worker.report.released == 1
+    assert bench.counts() == {"ready": 3}
+    wait_for(lambda: not of_journal(bench.records(), "acked"), "nothing")
+
+
+class Faulty(Filesystem):
+    """Renames fail while `fault` is set, before or after they are executed."""
+
+    fault: int | None = None
+    executed = False
+
+    def rename(self, source: str, target: str) -> None:
+        if self.fault is not None and "/leased/" in target:
+            if self.executed:
+                os.rename(source, target)
+            raise OSError(self.fault, os.strerror(self.fault), source)
+        os.rename(source, target)
+
+
+@pytest.mark.parametrize("executed", [False, True], ids=["not executed", "executed"])
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ESTALE], ids=["EIO", "ESTALE"])
+def test_heartbeats_survive_faults_of_the_file_system(bench: Bench, fault: int, executed: bool) -> None:
+    broker = Broker(bench.root, filesystem=lambda root: Faulty(root, network=True))
+    broker.publish("tasks", "x")
+    queue = broker.queue("tasks")
+    [message] = queue.take(duration=0.3)
+    assert isinstance(broker.fs, Faulty)
+    broker.fs.fault, broker.fs.executed = fault, executed
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        assert renew(queue, [message]) == []
+        time.sleep(0.02)
+    broker.fs.fault = None
+    assert renew(queue, [message]) == []
+    assert (message.deadline or 0) > queue.fs.now(queue.paths.tmp)
+    queue.ack([message])
+
+
+def test_a_heartbeat_touches_no_file_until_a_third_of_the_lease_is_over(bench: Bench) -> None:
+    calls = _counting(bench)
+    calls.broker.publish("tasks", "x")
+    queue = calls.broker.queue("tasks")
+    [message] = queue.take(duration=600)
+    calls.count.clear()
+    for _ in range(1000):
+        assert renew(queue, [message]) == []
+    assert not calls.count
+
+
+class _Counting:
+    def __init__(self, broker: Broker, count: dict[str, int], clock: Callable[[float], None]) -> None:
+        self.broker = broker
+        self.count = count
+        self.advance = clock
+
+
+def _counting(bench: Bench) -> _Counting:
+    """A broker whose calls are counted, with a clock that is moved by hand."""
+    count: dict[str, int] = {}
+    ahead = [0.0]
+
+    class Counted(Filesystem):
+        def time(self) -> float:
+            return time.time() + ahead[0]
+
+        def monotonic(self) -> float:
+            return time.monotonic() + ahead[0]
+
+    def counted(name: str) -> Callable[..., Any]:
+        raw = getattr(Calls, name)
+
+        def call(self: Counted, *args: Any) -> Any:
+            count[name] = count.get(name, 0) + 1
+            return raw(self, *args)
+
+        return call
+
+    for name in vars(Calls):
+        if not name.startswith("_") and name not in ("time", "monotonic", "sleep"):
+            setattr(Counted, name, counted(name))
+
+    def advance(seconds: float) -> None:
+        ahead[0] += seconds
+
+    return _Counting(Broker(bench.root, filesystem=lambda root: Counted(root, network=False)), count, advance)
+
+
+def test_a_worker_idle_for_an_hour_lists_less_than_once_in_30_seconds(bench: Bench) -> None:
+    """One that others keep busy as well: there are leases of theirs, and a message that is due in two hours."""
+    counted = _counting(bench)
+    broker = counted.broker
+    broker.publish_many("tasks", range(3))
+    broker.publish("tasks", "later", delay="2h")
+    others = broker.consume("tasks", 3, lease="3h")
+    queue = broker.queue("tasks")
+    watch = Watch(queue)
+    assert queue.take() == []
+    counted.count.clear()
+    watch.remember()
+    looks = 0
+    for _ in range(120):  # an hour, at the longest pause of 30 s
+        counted.advance(30)
+        if watch.calls_for_a_look():
+            looks += 1
+            assert queue.take() == []
+            watch.remember()
+    listings = counted.count.get("listdir", 0) + counted.count.get("subdirectories", 0)
+    assert looks >= 3600 / 600 - 1  # missed changes are found in time
+    assert listings <= 120, counted.count
+    broker.ack(others)
+
+
+@pytest.mark.parametrize("how", ["published", "published to a new priority", "delayed", "nacked", "expired"])
+def test_an_idle_worker_notices(bench: Bench, how: str) -> None:
+    counted = _counting(bench)
+    broker = counted.broker
+    queue = broker.queue("tasks")
+    if how in ("nacked", "expired"):
+        broker.publish("tasks", "x")
+        [held] = broker.consume("tasks", lease="100s")
+    watch = Watch(queue)
+    time.sleep(0.1)
+    assert queue.take() == []
+    watch.remember()
+    assert not watch.calls_for_a_look()
+    if how == "published":
+        bench.broker.publish("tasks", "x")
+    elif how == "published to a new priority":
+        bench.broker.publish("tasks", "x", priority=5)
+    elif how == "delayed":
+        bench.broker.publish("tasks", "x", delay="100s")
+        assert watch.calls_for_a_look()
+        assert queue.take() == []
+        watch.remember()
+        counted.advance(101)
+    elif how == "nacked":
+        broker.nack(held)
+    else:
+        counted.advance(103)
+    assert watch.calls_for_a_look()
+    broker.clean("tasks")
+    assert len(queue.take()) == 1
+
+
+def _feed(bench: Bench, **wants: Any) -> Feed:
+    return Feed([bench.broker.queue("tasks")], Appetite(**wants), Window(), Pace())
+
+
+def test_messages_are_taken_ahead_by_the_pace_of_tasks(bench: Bench) -> None:
+    bench.broker.publish_many("tasks", range(1000))
+    pace = Pace()
+    feed = Feed([bench.broker.queue("tasks")], Appetite(), Window(), pace)
+    assert feed.next()
+    assert feed.ahead() == []  # nothing is known yet
+    for _ in range(3):
+        pace.add(0.1)
+    assert feed.next()
+    assert len(feed.ahead()) == 9  # a second's worth
+    assert feed.release_ahead() == 9
+    assert bench.broker.stats("tasks").leased == 2
+
+
+def test_prefetch_can_be_chosen(bench: Bench) -> None:
+    bench.broker.publish_many("tasks", range(100))
+    feed = _feed(bench, prefetch=0)
+    assert feed.next()
+    assert feed.ahead() == []
+    feed = _feed(bench, prefetch=5)
+    assert feed.next()
+    assert len(feed.ahead()) == 5
+
+
+def test_a_message_taken_ahead_and_lost_is_not_handed_out(bench: Bench) -> None:
+    bench.broker.publish_many("tasks", range(2))
+    feed = _feed(bench, prefetch=1)
+    first = feed.next()
+    assert first
+    [(queue, waiting)] = feed.ahead()
+    queue.release([waiting])
+    found = feed.next()
+    assert found
+    assert found[1].id == waiting.id
+    assert found[1] is not waiting
+
+
+def test_a_paused_queue_ends_a_worker_that_does_not_wait(bench: Bench) -> None:
+    bench.broker.publish("tasks", "x")
+    bench.settings("paused: true\n")
+    report = Worker(Broker(bench.root), "tasks", print).run()
+    assert report.reason == "the queue is paused"
+    assert bench.counts() == {"ready": 1}
+
+
+def test_a_worker_that_is_soon_done_does_not_ask_when_its_job_ends() -> None:
+    asked: list[int] = []
+
+    def ask() -> float:
+        asked.append(1)
+        return time.time() + 3600
+
+    window = Window(ask)
+    assert window.has(5)
+    assert window.known_end() is None
+    assert not asked
+    assert window.has(1800)
+    assert not window.has(3400)  # five minutes are left free
+    assert window.known_end()
+    assert len(asked) == 1
