@@ -147,7 +147,8 @@ def test_slurm_states(commands: Commands) -> None:
         *"slurm-17_1=testbed slurm-17_2=testbed slurm-17_3=testbed slurm-17_9=testbed slurm-18=testbed".split(),
         *"slurm-18-r1=testbed slurm-19=testbed slurm-77777=testbed slurm-18=other slurm-17=testbed".split(),
     )
-    # running; waits to be run again; being ended; waits; running; more runs; done; gone; elsewhere; an array
+    # Running; waits to be run again; being ended; waits; running; more runs than it had; done; gone; elsewhere; all of
+    # an array.
     assert said == [RUNNING, ENDED, RUNNING, ENDED, RUNNING, UNKNOWN, ENDED, ENDED, UNKNOWN, UNKNOWN]
     assert len(commands.calls("squeue")) == 1
 
