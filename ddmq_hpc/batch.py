@@ -12,6 +12,7 @@ from typing import Callable
 from zlib import crc32
 
 from ddmq_hpc.broker import Broker
+from ddmq_hpc.errors import DdmqError
 from ddmq_hpc.guardian import Guardian
 from ddmq_hpc.identity import batch_job, host
 from ddmq_hpc.output import choose
@@ -27,12 +28,13 @@ _SPREAD_EACH, _SPREAD_MOST, _SPREAD_FROM = 0.05, 30.0, 8
 @dataclass(frozen=True)
 class Job:
     """What a worker does: `command` is filled in for each message; with `shell` the message is the command line.
-    `output` is one of `output.KINDS`."""
+    `output` is one of `output.KINDS`. With `chain` it has a successor submitted when there is more to do than time."""
 
     command: Sequence[str] = ()
     shell: bool = False
     feed_stdin: bool = False
     output: str = "tail"
+    chain: bool = False
 
 
 def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions) -> Report:
@@ -50,9 +52,23 @@ def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions
         worker = Worker(broker, queues, runner, options, name=name, directory=directory)
         with _registered(worker, job) as watcher:
             worker.watchers.append(watcher)
-            return worker.run()
+            report = worker.run()
     finally:
         guardian.close()
+    if job.chain and report.out_of_time:
+        report.reason += _successor(broker, queues)
+    return report
+
+
+def _successor(broker: Broker, queues: Sequence[str]) -> str:
+    """What came of submitting the worker's successor, as the end of a sentence."""
+    from ddmq_hpc.submission import successor
+
+    try:
+        found = successor(broker, ",".join(queues), os.environ)
+    except DdmqError as error:
+        return f"; no successor was submitted: {error}"
+    return f"; submitted {found} to go on" if found else ""
 
 
 @contextmanager

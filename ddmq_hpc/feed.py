@@ -16,6 +16,8 @@ from ddmq_hpc.queue import Queue
 from ddmq_hpc.window import Pace, Window
 
 UNTIL = ("empty", "drained", "forever")
+#: Why a worker ended whose job goes on too short.
+NO_TIME = "no time is left for another task"
 #: Messages are taken ahead for so many seconds of work of one slot, and never more than so many.
 _AHEAD_SECONDS, _AHEAD_MOST = 1.0, 64
 #: A message that asks for more time than is left is put back for so long (seconds); after so many the worker ends.
@@ -155,7 +157,7 @@ class Feed:
         self._unfit += 1
         if asked is None or self._unfit > _UNFIT_MOST or not self._window.has(self._pace.median):
             queue.release([message])
-            self.end("no time is left for another task")
+            self.end(NO_TIME)
         else:
             queue.release([message], delay=_UNFIT_DELAY)
         return False
@@ -179,7 +181,7 @@ class Feed:
             elif self._appetite.idle_exit is not None and self._idle_for() >= self._appetite.idle_exit:
                 self.end("nothing came for a while")
             elif not self._window.has(self._pace.median):
-                self.end("no time is left for another task")
+                self.end(NO_TIME)
             else:
                 self._poked.wait(self._pause())
                 if self._poked.is_set() or any(watch.calls_for_a_look() for watch in self._watches):

@@ -114,6 +114,8 @@ def worker_command(root: str, request: Request) -> list[str]:
     command = ["ddmq-hpc", "work", root, ",".join(request.queues)]
     if request.slots > 1:
         command += ["-j", str(request.slots)]
+    # Told, not asked for: an array of a thousand workers would ask its scheduler a thousand times.
+    command += ["--walltime", f"{request.time:.0f}"]
     if request.margin is not None:
         command += ["--margin", f"{request.margin}"]
     command += request.work

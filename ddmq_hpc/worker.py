@@ -20,7 +20,7 @@ from typing import Callable
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, UsageError
-from ddmq_hpc.feed import UNTIL, Appetite, Feed
+from ddmq_hpc.feed import NO_TIME, UNTIL, Appetite, Feed
 from ddmq_hpc.handlers import AnyHandler, handler_of
 from ddmq_hpc.identity import host, token
 from ddmq_hpc.messages import Message
@@ -38,6 +38,9 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 _ROUND = 1.0
 #: A worker stops its tasks so long before the end of its job, besides `grace`: for giving back what they worked on.
 _LAST_SECONDS = 5.0
+_JOB_ENDS = "its job is about to end"
+#: What schedulers send ahead of the end of a job, and users do not send to cancel it.
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class WorkerOptions:
 
 @dataclass
 class Report:
-    """What a worker did, in messages. `reason` says why it ended."""
+    """What a worker did, in messages. `reason` says why it ended; `out_of_time`, whether there could be more to do for
+    one whose job is not at its end."""
 
     done: int = 0
     failed: int = 0
@@ -77,6 +81,7 @@ class Report:
     lost: int = 0
     reason: str = ""
     seconds: float = 0.0
+    out_of_time: bool = False
 
 
 @dataclass
@@ -156,6 +161,7 @@ class Worker:
             rmtree(self.directory, ignore_errors=True)
         self.report.seconds = time.monotonic() - started
         self.report.reason = self.feed.reason
+        self.report.out_of_time = self.feed.reason in (NO_TIME, _JOB_ENDS) or self._stopping in _WARNINGS
         if self._trouble is not None:
             raise self._trouble
         return self.report
@@ -263,7 +269,7 @@ class Worker:
         now = time.monotonic()
         ends = self._window.known_end()
         if self._stopping is None and ends is not None and time.time() > ends - self.options.grace - _LAST_SECONDS:
-            self.feed.end("its job is about to end")
+            self.feed.end(_JOB_ENDS)
             self._signals.append(signal.SIGTERM)
         for work in self._at_work():
             if self.options.timeout is not None and now - work.started > self.options.timeout and not work.timed_out:

@@ -53,6 +53,7 @@ class _Ahead(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     help="Keep the end of failed tasks' output, or all of it in one log a worker, or a file a task.",
 )
 @click.option("--stdin", "feed_stdin", is_flag=True, help="Give the message to CMD on stdin.")
+@click.option("--chain", is_flag=True, help="Near the end of a job from `submit`, have one successor submitted.")
 @click.option("--shell", is_flag=True, help="The message is the command line, run by bash.")
 @click.argument("given", nargs=-1, metavar="[ROOT] [QUEUE[,QUEUE2...]] [-- CMD [ARG]...]", type=click.UNPROCESSED)
 def work_command(
@@ -70,6 +71,7 @@ def work_command(
     on_lost: str | None,
     output: str,
     feed_stdin: bool,
+    chain: bool,
     shell: bool,
 ) -> None:
     """Take messages and run CMD for each: {} in CMD is the message, {field} a field of a JSON message.
@@ -101,7 +103,7 @@ def work_command(
     )
     broker = staying(root)
     try:
-        report = work(broker, queues.split(","), Job(command, shell, feed_stdin, output), options)
+        report = work(broker, queues.split(","), Job(command, shell, feed_stdin, output, chain), options)
     finally:
         broker.close()
     counts = ", ".join(

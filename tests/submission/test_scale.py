@@ -28,7 +28,12 @@ def test_workers_that_are_missing_are_submitted_as_the_last_ones_were(site: Site
     assert "31 workers wanted, 2 there" in done.stderr
     assert done.stdout.split("\t")[1] == "29 workers\n"
     script = next(script for script in site.jobs() if "1-29" in script)
-    for expected in ("--time=00:30:00", "--cpus-per-task=2", "--partition=x", "tasks -j 2 --lease 3600 -- ./run '{}'"):
+    for expected in (
+        "--time=00:30:00",
+        "--cpus-per-task=2",
+        "--partition=x",
+        "tasks -j 2 --walltime 1800 --lease 3600 -- ./run '{}'",
+    ):
         assert expected in script
     assert site.asked() == 1
 
@@ -122,7 +127,7 @@ def test_several_queues_are_served_by_the_same_workers(site: Site) -> None:
     site.broker.publish_many("more", range(7))
     done = site.run("scale", site.root, "more,tasks", "--max", "5", "--shell")
     assert "12 tasks waiting" in done.stderr
-    assert f"work {site.root} more,tasks --shell" in site.jobs()[0]
+    assert f"work {site.root} more,tasks --walltime 3600 --shell" in site.jobs()[0]
     assert os.listdir(Path(site.root, "more", "workers"))
 
 

@@ -36,7 +36,7 @@ export PATH={place}:$PATH
 cd -- {site.place} || exit 1
 # exec: the worker becomes the batch process and gets all signals itself. This shell would hold them back, and no trap
 # of its own is needed: as long as the worker has not started, no message is taken.
-exec ddmq-hpc work {site.root} tasks -- ./simulate '{{}}'
+exec ddmq-hpc work {site.root} tasks --walltime 7200 -- ./simulate '{{}}'
 
 # submitted with: sbatch --parsable < this script
 """
@@ -63,7 +63,7 @@ def test_no_scheduler_is_needed_to_look_at_a_script(site: Site, scheduler: str, 
     assert not set(lines) - set(options), options
     assert f"{lines[0].split()[0]} --any thing" in options
     assert sum("1-20" in line or "01:00:00" in line for line in shown) == 0, "the template's own are replaced"
-    assert f"exec ddmq-hpc work {site.root} tasks -j 3 --shell" in shown
+    assert f"exec ddmq-hpc work {site.root} tasks -j 3 --walltime 86400 --shell" in shown
 
 
 def test_what_is_submitted_is_on_record_and_its_id_printed(site: Site) -> None:
@@ -71,7 +71,7 @@ def test_what_is_submitted_is_on_record_and_its_id_printed(site: Site) -> None:
     done = site.submit("--workers", "5", "--chain", "-O", "--partition=short", "-W", "--grace 30s", "--", "./run", "{}")
     [script] = site.jobs()
     assert "#SBATCH --partition=short" in script
-    assert f"exec ddmq-hpc work {site.root} tasks --grace 30s --chain -- ./run '{{}}'" in script
+    assert f"exec ddmq-hpc work {site.root} tasks --walltime 3600 --grace 30s --chain -- ./run '{{}}'" in script
     [record] = site.records()
     assert done.stdout == f"{record['job']}\t5 workers\n"
     assert record["scheduler"] == "slurm"
@@ -96,7 +96,7 @@ def test_a_command_comes_through_as_it_was_given(site: Site, scheduler: str, tmp
     echo.chmod(0o755)
     script = shown.replace(f"export PATH={Path(COMMAND).parent}:", f"export PATH={echo.parent}:")
     said = subprocess.run(["bash"], input=script.encode(), stdout=subprocess.PIPE, check=True).stdout
-    assert said.decode().split("\0")[:-1] == ["work", site.root, "tasks", "--", *NASTY]
+    assert said.decode().split("\0")[:-1] == ["work", site.root, "tasks", "--walltime", "3600", "--", *NASTY]
 
 
 def test_a_submission_above_the_limit_becomes_several_arrays(site: Site) -> None:
