@@ -38,6 +38,8 @@ _Answer = TypeVar("_Answer")
 Handles = Union[Handle, Iterable[Handle]]
 #: Seconds for which settings files are believed.
 _SETTINGS_AGE = 30.0
+#: Whom settings trust counts only if nobody else can write them, whatever the umask.
+_SETTINGS_MODE = 0o644
 _MISSING: Any = object()
 
 
@@ -88,6 +90,7 @@ class Broker:
     def create_queue(self, queue: str, **settings: Any) -> None:
         """Make a queue with `settings` of its own (see `Settings`); nothing changes when it is there already.
 
+        Only its owner may enter it: whoever can write to a queue can have commands run.
         Raises `BadName`, `SettingsError`, `StorageError`.
         """
         paths = QueuePaths(self.root, queue)
@@ -95,7 +98,7 @@ class Broker:
         try:
             for directory in (paths.top, *(f"{paths.top}/{name}" for name in DIRECTORIES)):
                 try:
-                    self.fs.mkdir(directory)
+                    self.fs.mkdir(directory, 0o700 if directory == paths.top else 0o755)
                 except FileExistsError:
                     continue
             if settings or not os.path.lexists(paths.settings):
@@ -106,7 +109,7 @@ class Broker:
     def _write_settings(self, paths: QueuePaths, values: dict[str, Any]) -> None:
         path = f"{paths.tmp}/settings-{token()}"
         text = _settings.dump(values) + ("\n" if values else "") + _settings.example()
-        self.fs.create(path, text.encode(), False)
+        self.fs.create(path, text.encode(), False, _SETTINGS_MODE)
         self.fs.rename(path, paths.settings)
 
     def delete_queue(self, queue: str) -> None:
@@ -370,10 +373,11 @@ class Broker:
 
     def _make_root(self) -> None:
         try:
-            os.makedirs(self.root, exist_ok=True)
+            _make_directories(self.root)
             text = f"{LAYOUT_KEY}: {_settings.LAYOUT}\n\n{_settings.example()}"
             path = f"{self.root}/.settings-{token()}"
-            with open(path, "x", encoding="utf-8") as file:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _SETTINGS_MODE)
+            with open(handle, "w", encoding="utf-8") as file:
                 file.write(text)
             try:
                 os.link(path, self._settings_file)
@@ -388,6 +392,18 @@ def _recover_maybe(queue: Queue) -> Swept | None:
     from ddmq_hpc.recovery import maybe  # only once another batch job is seen
 
     return maybe(queue)
+
+
+def _make_directories(path: str) -> None:
+    """A directory and those above it; others may write to none of those that are new, whatever the umask."""
+    if os.path.isdir(path):
+        return
+    _make_directories(os.path.dirname(path))
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
 
 
 class _SettingsReader:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Callable
 
-from ddmq_hpc.errors import QueuePaused, StorageBusy
+from ddmq_hpc.errors import DdmqError, LeaseLost, QueuePaused, StorageBusy
 from ddmq_hpc.idle import Backoff, Watch
 from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
@@ -74,12 +74,16 @@ class Feed:
                 if found is None:
                     if not self._wait():
                         break
-                elif self._fits(*found):
+                elif self._approved(*found) and self._fits(*found):
                     self._handed_out += 1
                     self._idle_since = None
                     self._backoff.reset()
                     return found
             return None
+
+    def rest(self, seconds: float) -> None:
+        """Wait, unless it ends meanwhile."""
+        self._stop.wait(seconds)
 
     def poke(self) -> None:
         """Messages are known to be there: a slot that waits for some looks at once."""
@@ -130,12 +134,21 @@ class Feed:
                 continue
             with self._ahead_lock:
                 self._ahead.extend((queue, message) for message in messages)
-            for message in messages:
-                self._approve(queue, message)
             return self._next_ahead()
         if paused and len(self._queues) == 1 and self._appetite.until == "empty":
             self.end("the queue is paused")
         return None
+
+    def _approved(self, queue: Queue, message: Message) -> bool:
+        """False when the lease is lost already. Raises what `approve` has against the message, which is put back."""
+        try:
+            self._approve(queue, message)
+            return True
+        except LeaseLost:
+            return False
+        except DdmqError:
+            queue.release([message])
+            raise
 
     def _how_many(self) -> int:
         appetite = self._appetite

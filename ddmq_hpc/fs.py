@@ -91,9 +91,9 @@ class Calls:
     def chmod(self, path: str, mode: int) -> None:
         os.chmod(path, mode)
 
-    def create(self, path: str, data: bytes, sync: bool) -> None:
+    def create(self, path: str, data: bytes, sync: bool, mode: int = 0o664) -> None:
         """A new file with `data`, on disk when `sync`; what a failure half wrote is removed."""
-        handle = self.create_open(path, data)
+        handle = self.create_open(path, data, mode)
         try:
             if sync:
                 os.fsync(handle)
@@ -103,9 +103,12 @@ class Calls:
             raise
         os.close(handle)
 
-    def create_open(self, path: str, data: bytes) -> int:
-        """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed."""
-        handle = os.open(path, _NEW, 0o664)  # writable by everybody under no umask
+    def create_open(self, path: str, data: bytes, mode: int = 0o664) -> int:
+        """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed.
+
+        Under no umask can everybody write it.
+        """
+        handle = os.open(path, _NEW, mode)
         try:
             _write_all(handle, data)
         except BaseException:

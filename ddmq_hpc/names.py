@@ -331,15 +331,15 @@ def parse_receipt(receipt: object, queue: str) -> Lease:
     return lease
 
 
-def recovery_stamp(minute: int) -> str:
-    """The name in locks/ whose maker may ask the schedulers in that minute (since 1970)."""
-    return f"recover-{minute}"
+def minute_stamp(kind: str, minute: int) -> str:
+    """The name in locks/ whose maker alone may do what `kind` says in that minute (since 1970)."""
+    return f"{kind}-{minute}"
 
 
-def recovery_minute(name: str) -> int | None:
+def stamped_minute(kind: str, name: str) -> int | None:
     """The minute of such a stamp; None for anything else."""
     prefix, _, minute = name.partition("-")
-    return int(minute) if prefix == "recover" and minute.isascii() and minute.isdigit() else None
+    return int(minute) if prefix == kind and minute.isascii() and minute.isdigit() else None
 
 
 class QueuePaths:
@@ -356,6 +356,7 @@ class QueuePaths:
         self.dead = f"{self.top}/{DEAD}"
         self.tmp = f"{self.top}/{TMP}"
         self.workers = f"{self.top}/{WORKERS}"
+        self.locks = f"{self.top}/{LOCKS}"
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
@@ -381,6 +382,9 @@ class QueuePaths:
     def in_workers(self, ident: str, kind: str = "json") -> str:
         """The registration of a worker, or the request to it to `stop`."""
         return f"{self.workers}/{ident}.{kind}"
+
+    def in_locks(self, name: str) -> str:
+        return f"{self.locks}/{name}"
 
     def in_tmp(self, pack: str) -> str:
         return f"{self.tmp}/{pack}"

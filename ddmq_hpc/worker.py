@@ -25,7 +25,7 @@ from ddmq_hpc.handlers import AnyHandler, handler_of
 from ddmq_hpc.identity import host, token
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import Lease
-from ddmq_hpc.outcomes import Ending, settle
+from ddmq_hpc.outcomes import Ending, Settled, settle
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.recovery import maybe as maybe_recover
 from ddmq_hpc.settings import ON_LOST
@@ -129,6 +129,8 @@ class Worker:
         self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
         #: Called about once a second, by the watching thread.
         self.watchers: list[Callable[[], None]] = []
+        #: Called by slots when a message was let go.
+        self.observers: list[Callable[[Task, Result, Settled], None]] = []
         self._works: dict[int, _Work] = {}  # by slot
         self._lock = Lock()
         self._wake = Event()
@@ -376,6 +378,8 @@ class Worker:
         self._count(settled.how)
         if settled.stop:
             self.feed.end(settled.stop)
+        for observer in self.observers:
+            observer(work.task, result, settled)
 
 
 def new_name() -> str:

@@ -17,7 +17,7 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import LeaseLost
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.messages import Message
-from ddmq_hpc.names import recovery_minute
+from ddmq_hpc.names import stamped_minute
 
 INVALID = "slurm_load_jobs error: Invalid job id specified\n"
 
@@ -238,7 +238,7 @@ def test_one_query_a_minute_over_the_cluster(
         subprocess.Popen([sys.executable, "-c", script, root], env={**environ, "TMPDIR": str(node)}) for node in nodes
     ]
     assert [client.wait(60) for client in clients] == [0] * 8
-    minutes = [name for name in os.listdir(f"{root}/q/locks") if recovery_minute(name) is not None]
+    minutes = [name for name in os.listdir(f"{root}/q/locks") if stamped_minute("recover", name) is not None]
     assert 1 <= len(commands.calls("squeue")) == len(minutes) <= 2
     assert os.listdir(f"{root}/q/tmp") == []
 
