@@ -36,12 +36,11 @@ class Watched(Filesystem):
 
 
 def _watch(name: str) -> Callable[..., Any]:
-    raw = getattr(Calls, name)
-
     def call(self: Watched, *args: Any) -> Any:
+        raw = getattr(super(Watched, self), name)
         if self.around is None:
-            return raw(self, *args)
-        return self.around(name, lambda: raw(self, *args), args)
+            return raw(*args)
+        return self.around(name, lambda: raw(*args), args)
 
     return call
 
