@@ -201,15 +201,15 @@ def claim_waiting(queue: Queue, found: Found, index: int) -> Held | None:
     duration = 60_000
     now_ms = int(fs.now(paths.tmp) * 1000)
     whole = Lease(found.priority, found.entry, now_ms + duration, duration, queue.taker.new_owner())
-    marked = placed(paths, split_lease(whole, whole.entry, now_ms))
-    if not fs.claim(found.path, marked.path):
+    marked = paths.in_leased(split_lease(whole, whole.entry, now_ms))
+    if not fs.claim(found.path, marked):
         return None
     mine = placed(paths, whole.part(index, index + 1))
     back = [Parting(run, _stand(queue, found, run)) for run in kept_runs(found.entry, [index])]
     if not carve(fs, paths, marked, [mine], back):
         return None
     queue.taker.forget()
-    return Held(queue, mine.lease, fs.time(), mine.path)
+    return Held(queue, mine.lease, mine.path)
 
 
 def _stand(queue: Queue, found: Found, run: Entry) -> str:

@@ -147,7 +147,7 @@ class Broker:
                 raise QueueNotFound(self.root, name)
             self.create_queue(name)
         reader = _SettingsReader(self.fs, (self._settings_file, paths.settings))
-        found = self._queues[name] = Queue(self.fs, paths, self._identity, reader)
+        found = self._queues[name] = Queue(self.fs, paths, self._identity, reader.settings)
         return found
 
     def _is_queue(self, paths: QueuePaths) -> bool:
@@ -276,6 +276,8 @@ class Broker:
 
     def ack(self, messages: Handles, queue: str | None = None, **outcome: Any) -> None:
         """These are done: messages or receipts, one or many. Raises `LeaseLost` for those that are no longer held."""
+        if isinstance(messages, Message) and queue is None:
+            return self._known(messages.queue).ack_one(messages, **outcome)
         for target, handles in self._by_queue(messages, queue):
             target.ack(handles, **outcome)
 
@@ -371,7 +373,8 @@ class _SettingsReader:
         self._read_at = -1e9
         self._settings = DEFAULTS
 
-    def __call__(self) -> Settings:
+    def settings(self) -> Settings:
+        """What they say now, or said half a minute ago."""
         if self._fs.monotonic() - self._read_at > _SETTINGS_AGE:
             settings = DEFAULTS
             for path in self._files:

@@ -32,11 +32,11 @@ class Journal:
         self._unsynced: Any = None
         self._torn = False
 
-    def write(self, lines: list[str], durable: bool) -> None:
+    def write(self, records: list[str], durable: bool) -> None:
         """Append records made by `record`. Raises OSError when they cannot be kept."""
         if self._forks != fork_count():
             self._open()
-        data = "".join(lines).encode()
+        data = (self._tail.join(records) + self._tail).encode()
         if self._torn:
             data = b"\n" + data  # a full disk took half a record: it must not take this one with it
         self._torn = True
@@ -51,14 +51,13 @@ class Journal:
         if durable and self._unsynced is None:
             self._flush_soon()
 
-    def record(self, state: str, ident: str, attempt: int, at: float, taken: float = 0.0, **more: Any) -> str:
-        """One line: `ident` is a message id or `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
-        if self._forks != fork_count():
-            self._open()
+    @staticmethod
+    def record(state: str, ident: str, attempt: int, at: float, taken: float = 0.0, **more: Any) -> str:
+        """One line but for its end, which is the same for all that one process writes: `ident` is a message id or
+        `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
         extra = f",{json.dumps(more)[1:-1]}" if more else ""
         return (
-            f'{{"state":"{state}","id":"{ident}","attempt":{attempt},'
-            f'"at":{at:.3f},"taken":{taken:.3f}{extra}{self._tail}'
+            f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}'
         )
 
     def _open(self) -> None:

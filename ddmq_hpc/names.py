@@ -27,6 +27,8 @@ READY, LEASED, DELAYED, DEAD = "ready", "leased", "delayed", "dead"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
 #: Everything a queue directory holds; the first four are the states of a message.
 DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
+#: The end of the name of a lease under division.
+SPLIT = "!split"
 #: A deleted queue is first renamed to this, so that it is gone at once however long removing its files takes.
 GRAVE = ".deleted-"
 
@@ -43,7 +45,7 @@ _PACK = r"\d{19}-[0-3][a-z2-7]{8}"
 _ENTRY = rf"({_PACK})\.({_NUMBER})-([1-9]\d{{0,8}})\.(\d{{1,9}})-(\d{{1,9}})"
 _ENTRY_NAME = re.compile(_ENTRY, re.ASCII)
 _LEASE_NAME = re.compile(
-    rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})(!split)?", re.ASCII
+    rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})({SPLIT})?", re.ASCII
 )
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
@@ -106,15 +108,16 @@ class Lease(NamedTuple):
 
     @property
     def name(self) -> str:
-        mark = "!split" if self.split else ""
-        pack, first, stop, failed, lost = self.entry
-        return (
-            f"{self.priority}.{pack}.{first}-{stop}.{failed}-{lost}~{self.deadline}+{self.duration}@{self.owner}{mark}"
-        )
+        return lease_name(self.priority, self.entry.name, self.deadline, self.duration, self.owner, SPLIT * self.split)
 
     def part(self, first: int, stop: int) -> Lease:
         priority, entry, deadline, duration, owner, split = self
         return Lease(priority, entry.part(first, stop), deadline, duration, owner, split)
+
+
+def lease_name(priority: int, entry: str, deadline: int, duration: int, owner: str, mark: str = "") -> str:
+    """The name of a lease of the entry of that name: for those who have it at hand, as takers do."""
+    return f"{priority}.{entry}~{deadline}+{duration}@{owner}{mark}"
 
 
 class Delayed(NamedTuple):
@@ -142,7 +145,8 @@ class Dead(NamedTuple):
 
 
 def _entry(groups: tuple[str, ...]) -> Entry | None:
-    entry = Entry(groups[0], int(groups[1]), int(groups[2]), int(groups[3]), int(groups[4]))
+    pack, first, stop, failed, lost = groups
+    entry = Entry(pack, int(first), int(stop), int(failed), int(lost))
     return entry if entry.first < entry.stop else None
 
 

@@ -13,7 +13,7 @@ from ddmq_hpc.handles import Handle, Handles, receipt_of
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
 from ddmq_hpc.messages import Message, Options
-from ddmq_hpc.names import Dead, Entry, Lease, QueuePaths, message_id
+from ddmq_hpc.names import SPLIT, Dead, Entry, Lease, QueuePaths, message_id
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.publishing import Publisher
 from ddmq_hpc.settings import Settings
@@ -92,11 +92,9 @@ class Queue:
         leases = self.taker.take(count, milliseconds)
         if not leases and not self._looks_empty(settings):
             leases = self.taker.take(count, milliseconds)
-        own_timeout = duration is None
-        if len(leases) == 1:
-            messages = self._open(leases[0], settings, own_timeout)
-        else:
-            messages = [message for lease in leases for message in self._open(lease, settings, own_timeout)]
+        messages: list[Message] = []
+        for taken in leases:
+            messages += self._open(taken, settings, duration is None)
         if leases and not messages:
             return self._take_now(count, duration, settings)  # all of it was damaged: it is out of the way now
         return messages
@@ -120,7 +118,7 @@ class Queue:
             if swept.requeued or swept.due:
                 self.taker.forget()
                 return False
-            dividing = any(name.endswith("!split") for name in names)
+            dividing = any(name.endswith(SPLIT) for name in names)
             after = self.fs.lstat(self.paths.leased).st_mtime_ns
             quiet = self.fs.now(self.paths.tmp) - after / 1e9 > _QUIET
             if not dividing and before == after and (quiet or not names):
@@ -132,7 +130,7 @@ class Queue:
     def _open(self, taken: Taken, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""
         lease, path = taken
-        held = Held(self, lease, self.fs.time(), path)
+        held = Held(self, lease, path)
         try:
             good, bad = self.reader.read(path, lease.entry)
         except OSError as error:
@@ -174,6 +172,23 @@ class Queue:
             self._settle(held, indexes, target)
 
     # -- settle
+
+    def ack_one(self, message: Message, **outcome: Any) -> None:
+        """The same as `ack` of one message, in few steps when it was leased alone and its lease has not run out."""
+        held = message.held
+        if held is not None and message.queue == self.name:
+            now = self.fs.now(self.paths.tmp)
+            with held.lock:
+                if held.is_alone() and now * 1000 <= held.runs[0].deadline:
+                    record = self.journal.record("acked", message.id, message.attempt, now, held.taken, **outcome)
+                    try:
+                        done = self._settle_whole(held, record)
+                    except OSError as error:
+                        raise self.trouble(error, f"settle messages of queue {self.name!r}") from error
+                    if done:
+                        return
+                    raise self._lost([message])
+        self.ack([message], **outcome)
 
     def ack(self, messages: Iterable[Handle], **outcome: Any) -> None:
         """The messages are done. Raises `LeaseLost` for those that are no longer held; the others are acked all the
@@ -258,9 +273,10 @@ class Queue:
         """Settle some messages of one lease: look, write the outcome down, let go. The indexes of those that were
         lost."""
         now = self.fs.now(self.paths.tmp)
-        settings = self._settings()
-        if fate_of is None and _is_all(held, handles) and now * 1000 <= held.runs[0].deadline:
-            return () if self._settle_whole(held, state, now, settings, outcome) else handles.keys()
+        with held.lock:
+            if fate_of is None and _is_all(held, handles) and now * 1000 <= held.runs[0].deadline:
+                record = self._record(state, held.runs[0], held.runs[0].entry, now, held, **outcome)
+                return () if self._settle_whole(held, record) else handles.keys()
         self._forget_reclaimed(held, now)
         mine = {index for index in handles if held.run_of(index)}
         lost = handles.keys() - mine
@@ -268,14 +284,14 @@ class Queue:
             return lost
         fates: dict[Entry, Fate] = {}
         if fate_of is not None:
-            rules = Rules(settings, self._options(held, handles))
+            rules = Rules(self._settings(), self._options(held, handles))
             fates = {lease.entry: fate_of(rules, lease) for lease in held.runs}
         records = []
         for lease in held.runs:
             more = {"to": fates[lease.entry].state, **outcome} if fates else outcome
             runs = runs_of(lease.entry, [i for i in mine if lease.entry.first <= i < lease.entry.stop])
             records += [self._record(state, lease, run, now, held, **more) for run in runs]
-        self.journal.write(records, settings.durable)
+        self.journal.write(records, self._settings().durable)
         if fates:
             return lost | self._settle(held, mine, lambda run, part: fates[run.entry].path(self.paths, part, now))
         return lost | self._settle(held, mine, None)
@@ -287,14 +303,13 @@ class Queue:
                 if now * 1000 > lease.deadline and not self.fs.is_there(self.paths.in_leased(lease)):
                     held.runs.remove(lease)
 
-    def _settle_whole(self, held: Held, state: str, now: float, settings: Settings, outcome: dict[str, Any]) -> bool:
-        """The usual case in few calls: everything of a lease is done, and the lease has not run out."""
-        with held.lock:
-            lease = held.runs[0]
-            self.journal.write([self._record(state, lease, lease.entry, now, held, **outcome)], settings.durable)
-            path = held.path or self.paths.in_leased(lease)
-            done = self.fs.drop(path) or self._reply_was_lost(lease, path)
-            held.runs.clear()
+    def _settle_whole(self, held: Held, record: str) -> bool:
+        """The usual case in few calls: everything of a lease is done, and the lease has not run out. Under its lock."""
+        self.journal.write([record], self._settings().durable)
+        lease = held.runs[0]
+        path = held.path or self.paths.in_leased(lease)
+        done = self.fs.drop(path) or self._reply_was_lost(lease, path)
+        held.runs.clear()
         return done
 
     def _settle(self, held: Held, indexes: Collection[int], target: Callable[[Lease, Entry], str] | None) -> set[int]:
@@ -324,7 +339,7 @@ class Queue:
             if not self.fs.claim(taken.path, whole.path):
                 return False
         try:
-            if carve(self.fs, self.paths, whole, [placed(self.paths, piece) for piece in kept], go):
+            if carve(self.fs, self.paths, whole.path, [placed(self.paths, piece) for piece in kept], go):
                 return True
         except OSError:
             if whole is not taken:

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ddmq_hpc.fs import Filesystem
-from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt
+from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt, parse_lease
 
 if TYPE_CHECKING:
     from ddmq_hpc.messages import Message
@@ -39,28 +39,30 @@ class Parting(NamedTuple):
 
 def split_lease(lease: Lease, entry: Entry, now_ms: int) -> Lease:
     """The lease of `entry` while it is being divided for the sake of `lease`."""
-    span = min(SPLIT_MS, max(lease.duration, _SPLIT_MIN_MS))
+    span = split_span(lease.duration)
     return Lease(lease.priority, entry, now_ms + span, span, lease.owner, True)
 
 
-def carve(fs: Filesystem, paths: QueuePaths, whole: Taken, keep: list[Taken], go: list[Parting]) -> bool:
-    """Turn `whole` into `keep` and `go`; what is in neither is settled and vanishes.
+def split_span(duration: int) -> int:
+    """How long an entry may be under division for the sake of a lease of `duration`, in milliseconds."""
+    return SPLIT_MS if duration > SPLIT_MS else max(duration, _SPLIT_MIN_MS)
+
+
+def carve(fs: Filesystem, paths: QueuePaths, whole: str, keep: list[Taken], go: list[Parting]) -> bool:
+    """Turn the lease at the path `whole` into `keep` and `go`; what is in neither is settled and vanishes.
 
     False when the lease was gone: nothing of it is the caller's any more. With several pieces `whole` must be marked
     `split`, so that it is nobody else's to divide.
     """
-    lease, source = whole
     if not keep and not go:
-        return fs.drop(source)
+        return fs.drop(whole)
     if not go:
-        return _link_all(fs, source, keep[1:]) and _finish(fs, source, keep)
-    links = keep
-    if len(go) > 1:
-        links = keep + [placed(paths, lease._replace(entry=piece.entry)) for piece in go[1:]]
-    if not _link_all(fs, source, links):
+        return _link_all(fs, whole, keep[1:]) and _finish(fs, whole, keep)
+    links = keep + _parked(paths, whole, go[1:]) if len(go) > 1 else keep
+    if not _link_all(fs, whole, links):
         return False
     try:
-        moved = fs.put(source, go[0].target)
+        moved = fs.put(whole, go[0].target)
     except OSError:
         _drop_all(fs, links)  # not executed: the whole is still the caller's
         raise
@@ -76,6 +78,12 @@ def carve(fs: Filesystem, paths: QueuePaths, whole: Taken, keep: list[Taken], go
 
 def placed(paths: QueuePaths, lease: Lease) -> Taken:
     return Taken(lease, paths.in_leased(lease))
+
+
+def _parked(paths: QueuePaths, whole: str, pieces: list[Parting]) -> list[Taken]:
+    """Where pieces stay until `whole` is out of the way."""
+    lease = parse_lease(whole.rpartition("/")[2])
+    return [placed(paths, lease._replace(entry=piece.entry)) for piece in pieces] if lease else []
 
 
 def _link_all(fs: Filesystem, source: str, links: list[Taken]) -> bool:
@@ -107,8 +115,6 @@ def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[Taken]) -> bool:
 
     A sweeper that did has either dropped my pieces already or still holds the entry that contains them.
     """
-    from ddmq_hpc.names import parse_lease
-
     names = fs.names(paths.leased)
     held = [lease for lease in map(parse_lease, names) if lease]
     mine = {piece.lease.name for piece in pieces}
@@ -133,7 +139,7 @@ class Settler(Protocol):
 
     name: str
 
-    def ack(self, messages: Iterable[Message]) -> None: ...
+    def ack_one(self, message: Message) -> None: ...
 
     def nack(self, messages: Iterable[Message]) -> None: ...
 
@@ -143,12 +149,19 @@ class Held:
 
     __slots__ = ("lock", "path", "queue", "runs", "taken")
 
-    def __init__(self, queue: Settler, lease: Lease, taken: float, path: str | None = None) -> None:
+    def __init__(self, queue: Settler, lease: Lease, path: str | None = None) -> None:
         self.queue = queue
         self.runs = [lease]
         self.path = path  # of the only run, as long as it is as it was taken
-        self.taken = taken
+        self.taken = (lease.deadline - lease.duration) / 1000
         self.lock = Lock()
+
+    def is_alone(self) -> bool:
+        """Whether one message was leased, and is held still as it was taken."""
+        if self.path is None or not self.runs:
+            return False
+        entry = self.runs[0].entry
+        return entry.stop - entry.first == 1
 
     def run_of(self, index: int) -> Lease | None:
         for lease in self.runs:
@@ -165,7 +178,7 @@ class Held:
         return lease.deadline / 1000 if lease else None
 
     def ack_one(self, message: Message) -> None:
-        self.queue.ack([message])
+        self.queue.ack_one(message)
 
     def nack_one(self, message: Message) -> None:
         self.queue.nack([message])

@@ -50,21 +50,22 @@ class Sweeper:
         self._swept = -1e9
         self._looked = -1e9
 
-    def maybe(self, settings: Settings) -> Swept:
+    def maybe(self, settings: Settings) -> None:
         """Sweep if nobody on this node did lately."""
         clock = self._fs.monotonic()
         if clock - self._looked < DUE_SECONDS:
-            return Swept()
+            return
         self._looked = clock
         if clock - self._swept < SWEEP_SECONDS:
-            return Swept(due=self.promote())
+            self.promote()
+            return
         self._swept = clock
         now = self._fs.time()
         node = self._node_files()
         if node.stamp_age(now) < SWEEP_SECONDS:
-            return Swept()
+            return
         node.stamp(now)
-        return self.sweep(settings)
+        self.sweep(settings)
 
     def sweep(self, settings: Settings) -> Swept:
         """Requeue every lease that ran out or whose owner is known to be dead; make ready what is due."""

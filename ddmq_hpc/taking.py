@@ -7,8 +7,8 @@ from threading import Lock
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.head import Candidate, Head
 from ddmq_hpc.identity import Identity
-from ddmq_hpc.names import Entry, Lease, QueuePaths
-from ddmq_hpc.settling import Parting, Taken, carve, placed, split_lease
+from ddmq_hpc.names import SPLIT, Entry, Lease, QueuePaths, lease_name
+from ddmq_hpc.settling import Parting, Taken, carve, split_span
 
 #: When takers collide, the rest of a pack goes back in this many pieces.
 SHATTER = 8
@@ -51,22 +51,26 @@ class Taker:
     def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Taken | None:
         fs, paths = self._fs, self._paths
         priority, source, entry = candidate
+        bucket, _, name = source.rpartition("/")
         now_ms = int(fs.now(paths.tmp) * 1000)
-        cut = min(entry.first + count, entry.stop)
-        part = entry if cut == entry.stop else entry.part(entry.first, cut)
-        mine = placed(paths, Lease(priority, part, now_ms + duration_ms, duration_ms, self._identity.owner()))
+        owner = self._identity.owner()
+        deadline = now_ms + duration_ms
+        cut = entry.first + count
+        part = entry if cut >= entry.stop else entry.part(entry.first, cut)
+        path = f"{paths.leased}/{lease_name(priority, part.name, deadline, duration_ms, owner)}"
+        mine = Taken(Lease(priority, part, deadline, duration_ms, owner), path)
         if part is entry:
-            return mine if fs.claim(source, mine.path) else None
-        whole = placed(paths, split_lease(mine.lease, entry, now_ms))
-        if not fs.claim(source, whole.path):
+            return mine if fs.claim(source, path) else None
+        span = split_span(duration_ms)
+        whole = f"{paths.leased}/{lease_name(priority, name, now_ms + span, span, owner, SPLIT)}"
+        if not fs.claim(source, whole):
             return None
-        bucket = paths.parent(source)
         back = [Parting(piece, f"{bucket}/{piece.name}") for piece in self._pieces(entry.part(cut, entry.stop))]
         try:
             if not carve(fs, paths, whole, [mine], back):
                 return None
         except OSError:
-            fs.put(whole.path, source)
+            fs.put(whole, source)
             raise
         with self._lock:
             for piece, path in reversed(back):
