@@ -14,7 +14,7 @@ from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UsageError,
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.handles import Handle
 from ddmq_hpc.identity import Identity, token
-from ddmq_hpc.messages import LineEncoder, Message, Options
+from ddmq_hpc.messages import Message, Options
 from ddmq_hpc.names import (
     DIRECTORIES,
     GRAVE,
@@ -23,7 +23,6 @@ from ddmq_hpc.names import (
     QueuePaths,
     check_queue_name,
     is_queue_name,
-    message_id,
 )
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import DEFAULTS, Settings
@@ -180,7 +179,8 @@ class Broker:
         `if_exists` "skip" the one published first is returned, "replace" replaces it unless it is being worked on,
         "error" raises `KeyExists`. Raises `BadMessage`, `QueueNotFound`, `StorageError`; then nothing was published.
         """
-        message = legacy_names.message_of(message, _MISSING, legacy)
+        if legacy or message is _MISSING:
+            message = legacy_names.message_of(message, _MISSING, legacy)
         target = self._known(queue)
         options = Options.checked(
             priority=priority,
@@ -190,17 +190,16 @@ class Broker:
             requeue_prio=requeue_prio,
             headers=headers,
         )
-        settings = target.settings
         wait = seconds(delay) if delay else 0.0
-        if key is not None:
-            from ddmq_hpc.keyed import publish_once
+        if key is None:
+            return target.publish(message, options, wait, durable)
+        from ddmq_hpc.keyed import publish_once
 
-            ident = self._storing(target, lambda: publish_once(target, message, options, key, if_exists, wait))
-        else:
-            line = LineEncoder(options, settings.max_message_bytes).line(message)
-            entry = self._storing(target, lambda: target.put([line], options, wait, durable))
-            ident = message_id(entry.pack, 0)
-        return Message(ident, message, queue, options, settings)
+        try:
+            ident = publish_once(target, message, options, key, if_exists, wait)
+        except OSError as error:
+            raise target.trouble(error, f"publish to queue {queue!r}") from error
+        return Message(ident, message, queue, options, target.settings)
 
     def publish_many(
         self,
@@ -252,13 +251,6 @@ class Broker:
         target = self._known(queue)
         wait = seconds(delay) if delay else 0.0
         return publish_stream(target, records, Options.checked(**options), wait, durable, progress)
-
-    @staticmethod
-    def _storing(queue: Queue, act: Callable[[], Any]) -> Any:
-        try:
-            return act()
-        except OSError as error:
-            raise queue.trouble(error, f"publish to queue {queue.name!r}") from error
 
     # -- take and settle
 

@@ -206,6 +206,11 @@ def pack_name(ns: int, level: int, token: str) -> str:
     return "%019d-%d%s" % (ns, level, token)
 
 
+def new_entry_name(pack: str, count: int) -> str:
+    """The name of the entry of a whole new pack of `count` messages."""
+    return f"{pack}.0-{count}.0-0"
+
+
 def published_ns(pack: str) -> int:
     """Nanoseconds since 1970 when the pack was published, in the file system's clock."""
     return int(pack[:19])
@@ -220,8 +225,12 @@ def bucket_of(pack: str) -> str:
 
     A function of the pack's name alone, so an entry that is put back needs no search for its place.
     """
-    level = int(pack[20])
-    start = int(pack[:19]) // WINDOWS[level] * WINDOWS[level]
+    return bucket_at(int(pack[:19]), int(pack[20]))
+
+
+def bucket_at(ns: int, level: int) -> str:
+    """The bucket of a pack of that time and level."""
+    start = ns // WINDOWS[level] * WINDOWS[level]
     return "%012d-%d" % (start // _UNIT, level)
 
 

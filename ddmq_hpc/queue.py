@@ -12,7 +12,7 @@ from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
 from ddmq_hpc.handles import Handle, Handles, receipt_of
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
-from ddmq_hpc.messages import Message, Options
+from ddmq_hpc.messages import NO_OPTIONS, LineEncoder, Message, Options
 from ddmq_hpc.names import SPLIT, Dead, Entry, Lease, QueuePaths, message_id
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.publishing import Publisher
@@ -49,15 +49,21 @@ class Queue:
 
     # -- publish
 
-    def put(self, lines: list[bytes], options: Options, delay: float, durable: bool | None) -> Entry:
-        """Publish encoded messages as one pack: all of them or none."""
+    def publish(
+        self, body: Any, options: Options = NO_OPTIONS, delay: float = 0.0, durable: bool | None = None
+    ) -> Message:
+        """Publish one message. Raises `BadMessage`, `StorageError`; then it was not published."""
         settings = self._settings()
+        line = LineEncoder(options, settings.max_message_bytes).line(body)
         priority = settings.priority if options.priority is None else options.priority
-        with self.publish_lock:
-            entry = self.publisher.put(lines, priority, delay, settings.durable if durable is None else durable)
-            if delay <= 0:
-                self.taker.published(priority)
-        return entry
+        try:
+            with self.publish_lock:
+                pack = self.publisher.put([line], priority, delay, settings.durable if durable is None else durable)
+                if delay <= 0:
+                    self.taker.published(priority)
+        except OSError as error:
+            raise self.trouble(error, f"publish to queue {self.name!r}") from error
+        return Message(message_id(pack, 0), body, self.name, options, settings)
 
     # -- take
 
