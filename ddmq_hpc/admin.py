@@ -26,7 +26,7 @@ from ddmq_hpc.names import (
     parse_message_id,
 )
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.settling import Held, Parting, carve, kept_runs, placed, split_lease
+from ddmq_hpc.settling import Held, carve, kept_runs, split_lease
 
 STATES = ("ready", "leased", "delayed", "dead")
 _KEY_SECONDS = 30 * 86400
@@ -204,12 +204,13 @@ def claim_waiting(queue: Queue, found: Found, index: int) -> Held | None:
     marked = paths.in_leased(split_lease(whole, whole.entry, now_ms))
     if not fs.claim(found.path, marked):
         return None
-    mine = placed(paths, whole.part(index, index + 1))
-    back = [Parting(run, _stand(queue, found, run)) for run in kept_runs(found.entry, [index])]
-    if not carve(fs, paths, marked, [mine], back):
+    mine = whole.part(index, index + 1)
+    path = paths.in_leased(mine)
+    back = [(run, _stand(queue, found, run)) for run in kept_runs(found.entry, [index])]
+    if not carve(fs, paths, marked, [path], back):
         return None
     queue.taker.forget()
-    return Held(queue, mine.lease, mine.path)
+    return Held(queue, mine, path)
 
 
 def _stand(queue: Queue, found: Found, run: Entry) -> str:

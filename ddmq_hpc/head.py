@@ -7,8 +7,6 @@ are first: those older than the start of the next bucket. Buckets nest in time, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.names import (
     Entry,
@@ -29,12 +27,8 @@ _OLD_NS = 30_000_000_000
 _NO_HORIZON = "~"  # sorts behind every name of an entry
 
 
-class Candidate(NamedTuple):
-    """An entry that was ready when last looked."""
-
-    priority: int
-    path: str
-    entry: Entry
+#: An entry that was ready when last looked: its priority, its path and itself.
+Candidate = tuple[int, str, Entry]
 
 
 class Head:
@@ -65,7 +59,7 @@ class Head:
                 name, bucket = self._choose()
                 entry = parse_entry(name)
                 if entry is not None:
-                    return Candidate(self._priority, f"{self._paths.ready}/{self._priority}/{bucket}/{name}", entry)
+                    return self._priority, f"{self._paths.ready}/{self._priority}/{bucket}/{name}", entry
                 self._foreign.add(name)
             if not self._read(thorough=False):
                 return None
@@ -94,7 +88,7 @@ class Head:
 
     def put_back(self, rest: Candidate) -> None:
         """The caller put this rest of a candidate back in its place."""
-        if rest.priority == self._priority:
+        if rest[0] == self._priority:
             self._front.append(rest)
 
     def published(self, priority: int) -> None:

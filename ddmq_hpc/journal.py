@@ -56,9 +56,7 @@ class Journal:
         """One line but for its end, which is the same for all that one process writes: `ident` is a message id or
         `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
         extra = f",{json.dumps(more)[1:-1]}" if more else ""
-        return (
-            f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}'
-        )
+        return f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}'
 
     def _open(self) -> None:
         self.close()

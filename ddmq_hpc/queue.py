@@ -17,7 +17,7 @@ from ddmq_hpc.names import SPLIT, Dead, Entry, Lease, QueuePaths, message_id
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.publishing import Publisher
 from ddmq_hpc.settings import Settings
-from ddmq_hpc.settling import Held, Parting, Taken, carve, kept_runs, placed, runs_of, split_lease
+from ddmq_hpc.settling import Held, Parting, carve, kept_runs, runs_of, split_lease
 from ddmq_hpc.sweeping import Sweeper, Swept
 from ddmq_hpc.taking import Taker
 
@@ -99,8 +99,8 @@ class Queue:
         if not leases and not self._looks_empty(settings):
             leases = self.taker.take(count, milliseconds)
         messages: list[Message] = []
-        for taken in leases:
-            messages += self._open(taken, settings, duration is None)
+        for lease, path in leases:
+            messages += self._open(lease, path, settings, duration is None)
         if leases and not messages:
             return self._take_now(count, duration, settings)  # all of it was damaged: it is out of the way now
         return messages
@@ -133,9 +133,8 @@ class Queue:
             wait = min(wait * 2, _LONGEST_WAIT)
         return True
 
-    def _open(self, taken: Taken, settings: Settings, own_timeout: bool) -> list[Message]:
+    def _open(self, lease: Lease, path: str, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""
-        lease, path = taken
         held = Held(self, lease, path)
         try:
             good, bad = self.reader.read(path, lease.entry)
@@ -330,7 +329,7 @@ class Queue:
                     continue
                 kept = [lease._replace(entry=run) for run in kept_runs(lease.entry, mine)]
                 parts = runs_of(lease.entry, mine)
-                go = [Parting(part, target(lease, part)) for part in parts] if target else []
+                go = [(part, target(lease, part)) for part in parts] if target else []
                 done = self._divide(lease, kept, go)
                 at = held.runs.index(lease)
                 held.runs[at : at + 1] = kept if done else []
@@ -339,19 +338,21 @@ class Queue:
         return lost
 
     def _divide(self, lease: Lease, kept: list[Lease], go: list[Parting]) -> bool:
-        taken = whole = placed(self.paths, lease)
+        whole, taken = lease, self.paths.in_leased(lease)
+        path = taken
         if len(kept) + len(go) > 1:
-            whole = placed(self.paths, split_lease(lease, lease.entry, int(self.fs.now(self.paths.tmp) * 1000)))
-            if not self.fs.claim(taken.path, whole.path):
+            whole = split_lease(lease, lease.entry, int(self.fs.now(self.paths.tmp) * 1000))
+            path = self.paths.in_leased(whole)
+            if not self.fs.claim(taken, path):
                 return False
         try:
-            if carve(self.fs, self.paths, whole.path, [placed(self.paths, piece) for piece in kept], go):
+            if carve(self.fs, self.paths, path, [self.paths.in_leased(piece) for piece in kept], go):
                 return True
         except OSError:
-            if whole is not taken:
-                self.fs.claim(whole.path, taken.path)  # held on to, as before
+            if whole is not lease:
+                self.fs.claim(path, taken)  # held on to, as before
             raise
-        return not kept and self._reply_was_lost(*whole)
+        return not kept and self._reply_was_lost(whole, path)
 
     def _reply_was_lost(self, lease: Lease, path: str) -> bool:
         """Whether a lease is gone although nobody may reclaim it yet: on a network file system that was this client's
