@@ -237,9 +237,8 @@ def purge(queue: Queue) -> int:
     removed = 0
     for found in list(entries(queue, ("ready", "delayed", "leased"))):
         entry = found.entry
-        record = queue.journal.record(
-            "purged", f"{entry.pack}.{entry.first}-{entry.stop}", entry.failed + entry.lost + 1, queue.fs.time()
-        )
+        ident, attempt = f"{entry.pack}.{entry.first}-{entry.stop}", entry.failed + entry.lost + 1
+        record = queue.journal.record("purged", ident, attempt, queue.fs.time(), 0.0, {})
         queue.journal.write([record], queue.settings.durable)
         if queue.fs.drop(found.path):
             removed += entry.stop - entry.first

@@ -269,7 +269,7 @@ class Broker:
     def ack(self, messages: Handles, queue: str | None = None, **outcome: Any) -> None:
         """These are done: messages or receipts, one or many. Raises `LeaseLost` for those that are no longer held."""
         if isinstance(messages, Message) and queue is None:
-            return self._known(messages.queue).ack_one(messages, **outcome)
+            return self._known(messages.queue).ack_one(messages, outcome)
         for target, handles in self._by_queue(messages, queue):
             target.ack(handles, **outcome)
 

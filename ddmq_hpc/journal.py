@@ -13,11 +13,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from ddmq_hpc.errors import UsageError
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.identity import batch_job, boot, fork_count, host
 from ddmq_hpc.names import QueuePaths
 
 FLUSH_SECONDS = 1.0
+_OWN = {"state", "id", "attempt", "at", "taken"}
 
 
 class Journal:
@@ -52,10 +54,10 @@ class Journal:
             self._flush_soon()
 
     @staticmethod
-    def record(state: str, ident: str, attempt: int, at: float, taken: float = 0.0, **more: Any) -> str:
+    def record(state: str, ident: str, attempt: int, at: float, taken: float, more: dict[str, Any]) -> str:
         """One line but for its end, which is the same for all that one process writes: `ident` is a message id or
         `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
-        extra = f",{json.dumps(more)[1:-1]}" if more else ""
+        extra = _extra(more) if more else ""
         return f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}'
 
     def _open(self) -> None:
@@ -92,6 +94,12 @@ class Journal:
         handle, self._handle = self._handle, -1
         os.close(handle)
         self._forks = -1
+
+
+def _extra(more: dict[str, Any]) -> str:
+    if taken := _OWN & more.keys():
+        raise UsageError(f"an outcome cannot be called {min(taken)!r}: every record has that")
+    return f",{json.dumps(more)[1:-1]}"
 
 
 def read(fs: Filesystem, paths: QueuePaths, pack: str | None = None) -> Iterator[dict[str, Any]]:

@@ -94,7 +94,7 @@ class Queue:
 
     def _take_now(self, count: int, duration: float | None, settings: Settings) -> list[Message]:
         self.sweeper.maybe(settings)
-        milliseconds = max(1, int((settings.timeout if duration is None else duration) * 1000))
+        milliseconds = int((settings.timeout if duration is None else duration) * 1000) or 1
         leases = self.taker.take(count, milliseconds)
         if not leases and not self._looks_empty(settings):
             leases = self.taker.take(count, milliseconds)
@@ -135,7 +135,8 @@ class Queue:
 
     def _open(self, lease: Lease, path: str, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""
-        held = Held(self, lease, path)
+        entry = lease.entry
+        held = Held(self, lease, path if entry.stop - entry.first == 1 else None)
         try:
             good, bad = self.reader.read(path, lease.entry)
         except OSError as error:
@@ -151,12 +152,12 @@ class Queue:
             self._set_aside(held, bad)
         if own_timeout and good and good[0][2].timeout is not None and good[0][2].timeout != settings.timeout:
             self._extend_held(held, good[0][2].timeout)
-        entry, name, priority = lease.entry, self.name, lease.priority
+        name, priority = self.name, lease.priority
         prefix, failed, lost = entry.pack + ".", entry.failed, entry.lost
-        return [
-            Message(f"{prefix}{index}", body, name, options, settings, failed, lost, priority, held)
-            for index, body, options in good
-        ]
+        messages = []
+        for index, body, options in good:
+            messages.append(Message(f"{prefix}{index}", body, name, options, settings, failed, lost, priority, held))
+        return messages
 
     def _set_aside(self, held: Held, bad: dict[int, str]) -> None:
         lease = held.runs[0]
@@ -165,7 +166,7 @@ class Queue:
             now = self.fs.time()
             self.journal.write(
                 [
-                    self._record("damaged", lease, run, now, held, reason=reason)
+                    self._record("damaged", lease, run, now, held, {"reason": reason})
                     for run in runs_of(lease.entry, indexes)
                 ],
                 self._settings().durable,
@@ -178,16 +179,17 @@ class Queue:
 
     # -- settle
 
-    def ack_one(self, message: Message, **outcome: Any) -> None:
+    def ack_one(self, message: Message, outcome: dict[str, Any]) -> None:
         """The same as `ack` of one message, in few steps when it was leased alone and its lease has not run out."""
         held = message.held
         if held is not None and message.queue == self.name:
             now = self.fs.now(self.paths.tmp)
             with held.lock:
-                if held.is_alone() and now * 1000 <= held.runs[0].deadline:
-                    record = self.journal.record("acked", message.id, message.attempt, now, held.taken, **outcome)
+                if held.path and now * 1000 <= held.runs[0].deadline:
+                    attempt = message.failed + message.lost + 1
+                    record = self.journal.record("acked", message.id, attempt, now, held.taken, outcome)
                     try:
-                        done = self._settle_whole(held, record)
+                        done = self._settle_whole(held, record, held.path)
                     except OSError as error:
                         raise self.trouble(error, f"settle messages of queue {self.name!r}") from error
                     if done:
@@ -280,8 +282,9 @@ class Queue:
         now = self.fs.now(self.paths.tmp)
         with held.lock:
             if fate_of is None and _is_all(held, handles) and now * 1000 <= held.runs[0].deadline:
-                record = self._record(state, held.runs[0], held.runs[0].entry, now, held, **outcome)
-                return () if self._settle_whole(held, record) else handles.keys()
+                record = self._record(state, held.runs[0], held.runs[0].entry, now, held, outcome)
+                whole = self.paths.in_leased(held.runs[0])
+                return () if self._settle_whole(held, record, whole) else handles.keys()
         self._forget_reclaimed(held, now)
         mine = {index for index in handles if held.run_of(index)}
         lost = handles.keys() - mine
@@ -295,7 +298,7 @@ class Queue:
         for lease in held.runs:
             more = {"to": fates[lease.entry].state, **outcome} if fates else outcome
             runs = runs_of(lease.entry, [i for i in mine if lease.entry.first <= i < lease.entry.stop])
-            records += [self._record(state, lease, run, now, held, **more) for run in runs]
+            records += [self._record(state, lease, run, now, held, more) for run in runs]
         self.journal.write(records, self._settings().durable)
         if fates:
             return lost | self._settle(held, mine, lambda run, part: fates[run.entry].path(self.paths, part, now))
@@ -307,14 +310,14 @@ class Queue:
             for lease in list(held.runs):
                 if now * 1000 > lease.deadline and not self.fs.is_there(self.paths.in_leased(lease)):
                     held.runs.remove(lease)
+                    held.path = None
 
-    def _settle_whole(self, held: Held, record: str) -> bool:
+    def _settle_whole(self, held: Held, record: str, path: str) -> bool:
         """The usual case in few calls: everything of a lease is done, and the lease has not run out. Under its lock."""
         self.journal.write([record], self._settings().durable)
-        lease = held.runs[0]
-        path = held.path or self.paths.in_leased(lease)
-        done = self.fs.drop(path) or self._reply_was_lost(lease, path)
+        done = self.fs.drop(path) or self._reply_was_lost(held.runs[0], path)
         held.runs.clear()
+        held.path = None
         return done
 
     def _settle(self, held: Held, indexes: Collection[int], target: Callable[[Lease, Entry], str] | None) -> set[int]:
@@ -359,10 +362,10 @@ class Queue:
         own call, its reply lost."""
         return self.fs.network and self.fs.now(self.paths.tmp) * 1000 < lease.deadline and not self.fs.is_there(path)
 
-    def _record(self, state: str, lease: Lease, run: Entry, now: float, held: Held, **more: Any) -> str:
+    def _record(self, state: str, lease: Lease, run: Entry, now: float, held: Held, more: dict[str, Any]) -> str:
         single = run.stop - run.first == 1
         ident = message_id(run.pack, run.first) if single else f"{run.pack}.{run.first}-{run.stop}"
-        return self.journal.record(state, ident, run.failed + run.lost + 1, now, held.taken, **more)
+        return self.journal.record(state, ident, run.failed + run.lost + 1, now, held.taken, more)
 
     def _options(self, held: Held, handles: Mapping[int, Handle]) -> Options:
         first = next(iter(handles.values()))

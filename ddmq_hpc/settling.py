@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt, parse_lease
@@ -49,7 +49,8 @@ def carve(fs: Filesystem, paths: QueuePaths, whole: str, keep: list[str], go: li
         return fs.drop(whole)
     if not go:
         return _link_all(fs, whole, keep[1:]) and _finish(fs, whole, keep)
-    links = keep + _parked(paths, whole, go[1:]) if len(go) > 1 else keep
+    parked = _parked(paths, whole, go[1:]) if len(go) > 1 else []
+    links = keep + parked
     if not _link_all(fs, whole, links):
         return False
     try:
@@ -59,11 +60,11 @@ def carve(fs: Filesystem, paths: QueuePaths, whole: str, keep: list[str], go: li
         raise
     if not moved and not _still_mine(fs, paths, links):
         return False
-    for parked, (_, target) in zip(links[len(keep) :], go[1:]):
+    for source, (_, target) in zip(parked, go[1:]):
         try:
-            fs.put(parked, target)
+            fs.put(source, target)
         except OSError:
-            fs.put(parked, target)  # half is done: a passing fault must not stop the rest
+            fs.put(source, target)  # half is done: a passing fault must not stop the rest
     return True
 
 
@@ -126,7 +127,7 @@ class Settler(Protocol):
 
     name: str
 
-    def ack_one(self, message: Message) -> None: ...
+    def ack_one(self, message: Message, outcome: dict[str, Any]) -> None: ...
 
     def nack(self, messages: Iterable[Message]) -> None: ...
 
@@ -139,16 +140,9 @@ class Held:
     def __init__(self, queue: Settler, lease: Lease, path: str | None = None) -> None:
         self.queue = queue
         self.runs = [lease]
-        self.path = path  # of the only run, as long as it is as it was taken
+        self.path = path  # of the only run when that is one message, as long as it is held as it was taken
         self.taken = (lease.deadline - lease.duration) / 1000
         self.lock = Lock()
-
-    def is_alone(self) -> bool:
-        """Whether one message was leased, and is held still as it was taken."""
-        if self.path is None or not self.runs:
-            return False
-        entry = self.runs[0].entry
-        return entry.stop - entry.first == 1
 
     def run_of(self, index: int) -> Lease | None:
         for lease in self.runs:
@@ -165,7 +159,7 @@ class Held:
         return lease.deadline / 1000 if lease else None
 
     def ack_one(self, message: Message) -> None:
-        self.queue.ack_one(message)
+        self.queue.ack_one(message, {})
 
     def nack_one(self, message: Message) -> None:
         self.queue.nack([message])

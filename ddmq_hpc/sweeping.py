@@ -134,7 +134,7 @@ class Sweeper:
         fate = Rules(settings, options).after_loss(lease.priority, lease.entry)
         ident = f"{lease.entry.pack}.{lease.entry.first}-{lease.entry.stop}"
         attempt = lease.entry.failed + lease.entry.lost + 1
-        record = self._journal.record("lost", ident, attempt, now, to=fate.state, owner=lease.owner)
+        record = self._journal.record("lost", ident, attempt, now, 0.0, {"to": fate.state, "owner": lease.owner})
         if not fs.put(path, fate.path(paths, fate.entry, now)):
             return ""
         self._journal.write([record], settings.durable)

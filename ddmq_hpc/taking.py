@@ -53,8 +53,7 @@ class Taker:
 
     def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Taken | None:
         fs, paths = self._fs, self._paths
-        priority, source, entry = candidate
-        bucket, _, name = source.rpartition("/")
+        priority, entry, source = candidate
         now_ms = int(fs.now(paths.tmp) * 1000)
         owner = self._identity.owner()
         deadline = now_ms + duration_ms
@@ -64,6 +63,7 @@ class Taker:
         mine = Lease(priority, part, deadline, duration_ms, owner)
         if part is entry:
             return (mine, path) if fs.claim(source, path) else None
+        bucket, _, name = source.rpartition("/")
         span = split_span(duration_ms)
         whole = f"{paths.leased}/{lease_name(priority, name, now_ms + span, span, owner, SPLIT)}"
         if not fs.claim(source, whole):
@@ -76,8 +76,7 @@ class Taker:
             fs.put(whole, source)
             raise
         with self._lock:
-            for piece, stand in reversed(back):
-                self.head.put_back((priority, stand, piece))
+            self.head.put_back(priority, back)
         return mine, path
 
     def _pieces(self, rest: Entry) -> list[Entry]:
