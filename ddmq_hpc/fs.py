@@ -80,7 +80,7 @@ class Calls:
         handle = self.create_open(path, data)
         try:
             if sync:
-                os.fsync(handle)
+                self.sync_file(handle)
         except BaseException:
             os.close(handle)
             self.unlink(path)

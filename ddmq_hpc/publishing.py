@@ -74,9 +74,13 @@ class Publisher:
         then nothing of it is visible."""
         if durable and self._fs.sync_keeps_name:
             return self._put_then_sync(lines, priority, delay)
-        pack, directory = self.put_unsynced(lines, priority, delay, durable)
+        pack, target = self.put_unsynced(lines, priority, delay, durable)
         if durable:
-            self.sync(directory)
+            try:
+                self.sync(self._paths.parent(target))
+            except OSError:
+                self._fs.drop(target)  # unless somebody took it already, nothing of it stays
+                raise
         return pack
 
     def _put_then_sync(self, lines: list[bytes], priority: int, delay: float) -> str:
@@ -85,15 +89,14 @@ class Publisher:
         A power cut in between can leave a pack that is empty, of a publish that never returned: readers set it aside.
         """
         fs = self._fs
-        pack, directory, name = self._new(len(lines), priority, delay)
-        source, target = f"{self._paths.tmp}/{pack}", f"{directory}/{name}"
+        pack, source, target = self._new(len(lines), priority, delay)
         handle = fs.create_open(source, b"".join(lines))
         try:
             self.place(source, target)
             try:
                 fs.sync_file(handle)
             except OSError:
-                fs.drop(target)  # unless somebody took it already, nothing of it stays
+                fs.drop(target)  # as in `put`
                 raise
         finally:
             os.close(handle)
@@ -109,23 +112,23 @@ class Publisher:
             self._synced = directory
 
     def put_unsynced(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> tuple[str, str]:
-        """Like `put`, but leaves flushing the directory, which is returned, to the caller: bulk publishes share it."""
-        pack, directory, name = self._new(len(lines), priority, delay)
-        source = f"{self._paths.tmp}/{pack}"
+        """Like `put`, but leaves flushing the directory to the caller: bulk publishes share it. The pack's name and the
+        path of its entry."""
+        pack, source, target = self._new(len(lines), priority, delay)
         self._fs.create(source, b"".join(lines), durable)
-        self.place(source, f"{directory}/{name}")
-        return pack, directory
+        self.place(source, target)
+        return pack, target
 
     def _new(self, count: int, priority: int, delay: float) -> tuple[str, str, str]:
-        """The name of a new pack, the directory where it goes, and the name of its entry there."""
+        """The name of a new pack, where to write it and where to put it then."""
         paths = self._paths
         now = self._fs.now(paths.tmp)
         pack = self._names.next(int(now * 1e9))
         if delay > 0:
-            path = paths.in_delayed(Delayed(int((now + delay) * 1000), priority, Entry(pack, 0, count, 0, 0)))
-            directory, _, name = path.rpartition("/")
-            return pack, directory, name
-        return pack, f"{paths.ready}/{priority}/{self._names.bucket}", new_entry_name(pack, count)
+            target = paths.in_delayed(Delayed(int((now + delay) * 1000), priority, Entry(pack, 0, count, 0, 0)))
+        else:
+            target = f"{paths.ready}/{priority}/{self._names.bucket}/{new_entry_name(pack, count)}"
+        return pack, f"{paths.tmp}/{pack}", target
 
     def new_pack(self) -> str:
         return self._names.next(int(self._fs.now(self._paths.tmp) * 1e9))

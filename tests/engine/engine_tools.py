@@ -20,9 +20,8 @@ from ddmq_hpc.names import parse_delayed, parse_entry, parse_lease
 
 QUEUE = "q"
 CLOCKS = ("time", "monotonic", "sleep")
-#: Every raw call but the clocks, and those of them that change something.
+#: Every raw call but the clocks.
 RAW = tuple(name for name in vars(Calls) if not name.startswith("_") and name not in CLOCKS)
-MUTATING = ("rename", "link", "unlink", "mkdir", "rmdir", "touch", "create", "append")
 
 
 class Watched(Filesystem):
