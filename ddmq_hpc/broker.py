@@ -14,7 +14,7 @@ from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UsageError,
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.handles import Handle
 from ddmq_hpc.identity import Identity, token
-from ddmq_hpc.messages import Message, Options
+from ddmq_hpc.messages import NO_OPTIONS, OPTION_NAMES, Message, Options
 from ddmq_hpc.names import (
     DIRECTORIES,
     GRAVE,
@@ -36,6 +36,7 @@ Handles = Union[Handle, Iterable[Handle]]
 #: Seconds for which settings files are believed.
 _SETTINGS_AGE = 30.0
 _MISSING: Any = object()
+_NONE_GIVEN = (None,) * len(OPTION_NAMES)
 
 
 class Broker:
@@ -182,14 +183,16 @@ class Broker:
         if legacy or message is _MISSING:
             message = legacy_names.message_of(message, _MISSING, legacy)
         target = self._known(queue)
-        options = Options.checked(
-            priority=priority,
-            timeout=timeout,
-            requeue=requeue,
-            requeue_limit=requeue_limit,
-            requeue_prio=requeue_prio,
-            headers=headers,
-        )
+        options = NO_OPTIONS
+        if (priority, timeout, requeue, requeue_limit, requeue_prio, headers) != _NONE_GIVEN:
+            options = Options.checked(
+                priority=priority,
+                timeout=timeout,
+                requeue=requeue,
+                requeue_limit=requeue_limit,
+                requeue_prio=requeue_prio,
+                headers=headers,
+            )
         wait = seconds(delay) if delay else 0.0
         if key is None:
             return target.publish(message, options, wait, durable)
