@@ -11,8 +11,9 @@ import pytest
 
 from ddmq_hpc.breaker import Breaker
 from ddmq_hpc.broker import Broker
+from ddmq_hpc.bulk import publish_stream
 from ddmq_hpc.fs import Filesystem
-from ddmq_hpc.messages import Message
+from ddmq_hpc.messages import Message, Options
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.workers import Registration, WorkerInfo
 
@@ -48,15 +49,10 @@ class Site:
 
     def messages(self, count: int = 8) -> list[Message]:
         for number in range(count):
-            self.queue_put(number)
+            self.queue.publish(number)
         found = self.queue.take(count)
         assert len(found) == count
         return found
-
-    def queue_put(self, number: int) -> None:
-        from ddmq_hpc.messages import LineEncoder, Options
-
-        self.queue.put([LineEncoder(Options(), 1000).line(number)], Options(), 0.0, None)
 
     def record(self, by: tuple[str, int], state: str, *idents: str) -> None:
         with open(f"{self.queue.paths.journal}/{by[0]}.0.0.jsonl", "a", encoding="utf-8") as file:
@@ -134,10 +130,7 @@ def test_evidence_may_come_later_and_bit_by_bit(site: Site) -> None:
 def test_a_record_may_tell_of_several_messages(site: Site) -> None:
     site.worker(GOOD)
     breaker = site.worker(BAD)
-    from ddmq_hpc.messages import LineEncoder, Options
-
-    encoder = LineEncoder(Options(), 1000)
-    site.queue.put([encoder.line(number) for number in range(20)], Options(), 0.0, None)
+    publish_stream(site.queue, ((number, {}) for number in range(20)), Options())
     messages = site.queue.take(20)
     fail(breaker, messages[5:12])
     pack = messages[0].id.rpartition(".")[0]
