@@ -1,5 +1,5 @@
-"""Workers under everything that a real Slurm does to its jobs: warnings, limits, cancelling, requeueing, preemption, crashes
-of nodes, a node's daemon that dies alone, a controller that is away."""
+"""Workers under everything that a real Slurm does to its jobs: warnings, limits, cancelling, requeueing, preemption,
+crashes of nodes, a node's daemon that dies alone, a controller that is away."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ddmq_hpc.broker import Broker
 
 pytestmark = pytest.mark.slurm
 
-#: Workers share one kernel here, so that dead ones would be recognised by their process ids. In a PID namespace of its own
-#: a worker is on another machine as far as that goes: then only the scheduler can tell.
+#: Workers share one kernel here, so that dead ones would be recognised by their process ids. In a PID namespace of its
+#: own a worker is on another machine as far as that goes: then only the scheduler can tell.
 ELSEWHERE = "unshare --pid --fork --mount-proc --kill-child "
 #: Writes its number down when it begins and when it ends; `>>` and not `>`: what is done twice shows.
 LONG = "echo {} >> begun; sleep %s; echo {} >> done"
@@ -106,7 +106,7 @@ def test_warnings_cancelling_and_requeueing_give_tasks_back_uncounted(workers: W
 
 
 def test_a_time_limit_is_met_with_a_warning_or_without(workers: Workers) -> None:
-    """Three jobs of a minute: one is warned by Slurm, one asks when it ends, one is killed while its task will not stop."""
+    """Jobs of a minute: one is warned by Slurm, one asks when it ends, one is killed while its task will not stop."""
     workers.publish(3)
     stubborn = "-- sh -c 'trap \"\" TERM USR1; echo {} >> begun; sleep 300 & wait; sleep 300'"
     warned = workers.job(f"--walltime 1h --grace 1 -- sh -c '{LONG % 300}'", "--time=1", "--signal=B:USR1@20")
