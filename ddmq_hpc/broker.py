@@ -14,7 +14,7 @@ from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UsageError,
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.handles import Handle
 from ddmq_hpc.identity import Identity, token
-from ddmq_hpc.messages import LineEncoder, Message, Options
+from ddmq_hpc.messages import NO_OPTIONS, OPTION_NAMES, Message, Options
 from ddmq_hpc.names import (
     DIRECTORIES,
     GRAVE,
@@ -23,7 +23,6 @@ from ddmq_hpc.names import (
     QueuePaths,
     check_queue_name,
     is_queue_name,
-    message_id,
 )
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import DEFAULTS, Settings
@@ -41,6 +40,7 @@ _SETTINGS_AGE = 30.0
 #: Whom settings trust counts only if nobody else can write them, whatever the umask.
 _SETTINGS_MODE = 0o644
 _MISSING: Any = object()
+_NONE_GIVEN = (None,) * len(OPTION_NAMES)
 
 
 class Broker:
@@ -152,7 +152,7 @@ class Broker:
                 raise QueueNotFound(self.root, name)
             self.create_queue(name)
         reader = _SettingsReader(self.fs, (self._settings_file, paths.settings))
-        found = self._queues[name] = Queue(self.fs, paths, self._identity, reader)
+        found = self._queues[name] = Queue(self.fs, paths, self._identity, reader.settings)
         found.idle_hook = _recover_maybe
         return found
 
@@ -188,29 +188,32 @@ class Broker:
         `if_exists` "skip" the one published first is returned, "replace" replaces it unless it is being worked on,
         "error" raises `KeyExists`. Raises `BadMessage`, `QueueNotFound`, `StorageError`; then nothing was published.
         """
-        message = legacy_names.message_of(message, _MISSING, legacy)
+        if legacy or message is _MISSING:
+            message = legacy_names.message_of(message, _MISSING, legacy)
         target = self._known(queue)
-        options = Options.checked(
-            priority=priority,
-            timeout=timeout,
-            requeue=requeue,
-            requeue_limit=requeue_limit,
-            requeue_prio=requeue_prio,
-            loss_limit=loss_limit,
-            time_request=time_request,
-            headers=headers,
-        )
-        settings = target.settings
+        options = NO_OPTIONS
+        given = (priority, timeout, requeue, requeue_limit, requeue_prio, headers, loss_limit, time_request)
+        if given != _NONE_GIVEN:
+            options = Options.checked(
+                priority=priority,
+                timeout=timeout,
+                requeue=requeue,
+                requeue_limit=requeue_limit,
+                requeue_prio=requeue_prio,
+                headers=headers,
+                loss_limit=loss_limit,
+                time_request=time_request,
+            )
         wait = seconds(delay) if delay else 0.0
-        if key is not None:
-            from ddmq_hpc.keyed import publish_once
+        if key is None:
+            return target.publish(message, options, wait, durable)
+        from ddmq_hpc.keyed import publish_once
 
-            ident = self._storing(target, lambda: publish_once(target, message, options, key, if_exists, wait))
-        else:
-            line = LineEncoder(options, settings.max_message_bytes).line(message)
-            entry = self._storing(target, lambda: target.put([line], options, wait, durable))
-            ident = message_id(entry.pack, 0)
-        return Message(ident, message, queue, options, settings)
+        try:
+            ident = publish_once(target, message, options, key, if_exists, wait)
+        except OSError as error:
+            raise target.trouble(error, f"publish to queue {queue!r}") from error
+        return Message(ident, message, queue, options, target.settings)
 
     def publish_many(
         self,
@@ -267,13 +270,6 @@ class Broker:
         wait = seconds(delay) if delay else 0.0
         return publish_stream(target, records, Options.checked(**options), wait, durable, progress)
 
-    @staticmethod
-    def _storing(queue: Queue, act: Callable[[], Any]) -> Any:
-        try:
-            return act()
-        except OSError as error:
-            raise queue.trouble(error, f"publish to queue {queue.name!r}") from error
-
     # -- take and settle
 
     def consume(self, queue: str, n: int = 1, wait: float | str = 0, lease: float | str | None = None) -> list[Message]:
@@ -290,6 +286,8 @@ class Broker:
 
     def ack(self, messages: Handles, queue: str | None = None, **outcome: Any) -> None:
         """These are done: messages or receipts, one or many. Raises `LeaseLost` for those that are no longer held."""
+        if isinstance(messages, Message) and queue is None:
+            return self._known(messages.queue).ack_one(messages, outcome)
         for target, handles in self._by_queue(messages, queue):
             target.ack(handles, **outcome)
 
@@ -415,7 +413,8 @@ class _SettingsReader:
         self._read_at = -1e9
         self._settings = DEFAULTS
 
-    def __call__(self) -> Settings:
+    def settings(self) -> Settings:
+        """What they say now, or said half a minute ago."""
         if self._fs.monotonic() - self._read_at > _SETTINGS_AGE:
             settings = DEFAULTS
             for path in self._files:

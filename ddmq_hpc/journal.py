@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from ddmq_hpc.errors import UsageError
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.identity import batch_job, boot, fork_count, host
 from ddmq_hpc.names import QueuePaths
@@ -20,6 +21,7 @@ from ddmq_hpc.names import QueuePaths
 FLUSH_SECONDS = 1.0
 #: How much `recent` reads: files looked at, files read, bytes of each.
 _LOOKED_AT, _READ_TAILS, _TAIL = 128, 16, 1 << 15
+_OWN = {"state", "id", "attempt", "at", "taken"}
 
 
 class Journal:
@@ -34,11 +36,11 @@ class Journal:
         self._unsynced: Any = None
         self._torn = False
 
-    def write(self, lines: list[str], durable: bool) -> None:
+    def write(self, records: list[str], durable: bool) -> None:
         """Append records made by `record`. Raises OSError when they cannot be kept."""
         if self._forks != fork_count():
             self._open()
-        data = "".join(lines).encode()
+        data = (self._tail.join(records) + self._tail).encode()
         if self._torn:
             data = b"\n" + data  # a full disk took half a record: it must not take this one with it
         self._torn = True
@@ -53,15 +55,12 @@ class Journal:
         if durable and self._unsynced is None:
             self._flush_soon()
 
-    def record(self, state: str, ident: str, attempt: int, at: float, taken: float = 0.0, **more: Any) -> str:
-        """One line: `ident` is a message id or `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
-        if self._forks != fork_count():
-            self._open()
-        extra = f",{json.dumps(more)[1:-1]}" if more else ""
-        return (
-            f'{{"state":"{state}","id":"{ident}","attempt":{attempt},'
-            f'"at":{at:.3f},"taken":{taken:.3f}{extra}{self._tail}'
-        )
+    @staticmethod
+    def record(state: str, ident: str, attempt: int, at: float, taken: float, more: dict[str, Any]) -> str:
+        """One line but for its end, which is the same for all that one process writes: `ident` is a message id or
+        `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
+        extra = _extra(more) if more else ""
+        return f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}'
 
     def _open(self) -> None:
         self.close()
@@ -97,6 +96,12 @@ class Journal:
         handle, self._handle = self._handle, -1
         os.close(handle)
         self._forks = -1
+
+
+def _extra(more: dict[str, Any]) -> str:
+    if taken := _OWN & more.keys():
+        raise UsageError(f"an outcome cannot be called {min(taken)!r}: every record has that")
+    return f",{json.dumps(more)[1:-1]}"
 
 
 def read(fs: Filesystem, paths: QueuePaths, pack: str | None = None) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,8 @@ LOGS, STATE = "logs", "state"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
 #: Everything a queue directory holds; the first four are the states of a message.
 DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
+#: The end of the name of a lease under division.
+SPLIT = "!split"
 #: A deleted queue is first renamed to this, so that it is gone at once however long removing its files takes.
 GRAVE = ".deleted-"
 
@@ -45,7 +47,7 @@ _PACK = r"\d{19}-[0-3][a-z2-7]{8}"
 _ENTRY = rf"({_PACK})\.({_NUMBER})-([1-9]\d{{0,8}})\.(\d{{1,9}})-(\d{{1,9}})"
 _ENTRY_NAME = re.compile(_ENTRY, re.ASCII)
 _LEASE_NAME = re.compile(
-    rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})(!split)?", re.ASCII
+    rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})({SPLIT})?", re.ASCII
 )
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
@@ -83,7 +85,7 @@ class Entry(NamedTuple):
         return "%s.%d-%d.%d-%d" % self
 
     def part(self, first: int, stop: int) -> Entry:
-        return Entry(self.pack, first, stop, self.failed, self.lost)
+        return tuple.__new__(Entry, (self[0], first, stop, self[3], self[4]))  # twice a message: Entry() takes longer
 
     def contains(self, other: Entry) -> bool:
         """Whether `other` is a range of this one in the same attempt: it is then a half-done split of it."""
@@ -111,15 +113,16 @@ class Lease(NamedTuple):
 
     @property
     def name(self) -> str:
-        mark = "!split" if self.split else ""
-        pack, first, stop, failed, lost = self.entry
-        return (
-            f"{self.priority}.{pack}.{first}-{stop}.{failed}-{lost}~{self.deadline}+{self.duration}@{self.owner}{mark}"
-        )
+        return lease_name(self.priority, self.entry.name, self.deadline, self.duration, self.owner, SPLIT * self.split)
 
     def part(self, first: int, stop: int) -> Lease:
         priority, entry, deadline, duration, owner, split = self
         return Lease(priority, entry.part(first, stop), deadline, duration, owner, split)
+
+
+def lease_name(priority: int, entry: str, deadline: int, duration: int, owner: str, mark: str = "") -> str:
+    """The name of a lease of the entry of that name: for those who have it at hand, as takers do."""
+    return f"{priority}.{entry}~{deadline}+{duration}@{owner}{mark}"
 
 
 class Delayed(NamedTuple):
@@ -147,7 +150,8 @@ class Dead(NamedTuple):
 
 
 def _entry(groups: tuple[str, ...]) -> Entry | None:
-    entry = Entry(groups[0], int(groups[1]), int(groups[2]), int(groups[3]), int(groups[4]))
+    pack, first, stop, failed, lost = groups
+    entry = Entry(pack, int(first), int(stop), int(failed), int(lost))
     return entry if entry.first < entry.stop else None
 
 
@@ -224,6 +228,11 @@ def pack_name(ns: int, level: int, token: str) -> str:
     return "%019d-%d%s" % (ns, level, token)
 
 
+def new_entry_name(pack: str, count: int) -> str:
+    """The name of the entry of a whole new pack of `count` messages."""
+    return f"{pack}.0-{count}.0-0"
+
+
 def published_ns(pack: str) -> int:
     """Nanoseconds since 1970 when the pack was published, in the file system's clock."""
     return int(pack[:19])
@@ -238,8 +247,12 @@ def bucket_of(pack: str) -> str:
 
     A function of the pack's name alone, so an entry that is put back needs no search for its place.
     """
-    level = int(pack[20])
-    start = int(pack[:19]) // WINDOWS[level] * WINDOWS[level]
+    return bucket_at(int(pack[:19]), int(pack[20]))
+
+
+def bucket_at(ns: int, level: int) -> str:
+    """The bucket of a pack of that time and level."""
+    start = ns // WINDOWS[level] * WINDOWS[level]
     return "%012d-%d" % (start // _UNIT, level)
 
 

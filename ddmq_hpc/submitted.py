@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -51,7 +50,7 @@ class Record:
     at: float  # seconds since 1970, the file system's clock
     by: str
     group: str  # the label of the first array of the same submission
-    request: Request | None  # None: not one's own
+    request: Request | None  # None: not one's own, or of another version
 
     @property
     def label(self) -> str:
@@ -111,7 +110,6 @@ def remove(queue: Queue, record: Record) -> None:
 def _parse(data: bytes, mine: bool) -> Record | None:
     try:
         found = json.loads(data)
-        request = _request(found["request"]) if mine else None
         record = Record(
             job=str(found["job"]),
             scheduler=str(found["scheduler"]),
@@ -119,14 +117,16 @@ def _parse(data: bytes, mine: bool) -> Record | None:
             at=float(found["at"]),
             by=str(found["by"]),
             group=str(found["group"]),
-            request=request,
+            request=_request(found.get("request")) if mine else None,
         )
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
     return record if record.scheduler in NAMES and _JOB_ID.fullmatch(record.job) else None
 
 
-def _request(values: Mapping[str, Any]) -> Request:
-    given: dict[str, Any] = {field.name: values[field.name] for field in fields(Request)}
-    given.update((name, tuple(value)) for name, value in values.items() if isinstance(value, list))
+def _request(values: Any) -> Request | None:
+    """None for what another version asked for: such workers are counted all the same."""
+    if not isinstance(values, dict) or set(values) != {field.name for field in fields(Request)}:
+        return None
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return Request(**given)

@@ -50,21 +50,22 @@ class Sweeper:
         self._swept = -1e9
         self._looked = -1e9
 
-    def maybe(self, settings: Settings) -> Swept:
+    def maybe(self, settings: Settings) -> None:
         """Sweep if nobody on this node did lately."""
         clock = self._fs.monotonic()
         if clock - self._looked < DUE_SECONDS:
-            return Swept()
+            return
         self._looked = clock
         if clock - self._swept < SWEEP_SECONDS:
-            return Swept(due=self.promote())
+            self.promote()
+            return
         self._swept = clock
         now = self._fs.time()
         node = self._node_files()
         if node.stamp_age(now) < SWEEP_SECONDS:
-            return Swept()
+            return
         node.stamp(now)
-        return self.sweep(settings)
+        self.sweep(settings)
 
     def sweep(self, settings: Settings) -> Swept:
         """Requeue every lease that ran out or whose owner is known to be dead; make ready what is due."""
@@ -135,7 +136,7 @@ class Sweeper:
         fate = Rules(settings, options).after_loss(lease.priority, lease.entry)
         ident = f"{lease.entry.pack}.{lease.entry.first}-{lease.entry.stop}"
         attempt = lease.entry.failed + lease.entry.lost + 1
-        record = self._journal.record("lost", ident, attempt, now, to=fate.state, owner=lease.owner)
+        record = self._journal.record("lost", ident, attempt, now, 0.0, {"to": fate.state, "owner": lease.owner})
         if not fs.put(path, fate.path(paths, fate.entry, now)):
             return ""
         self._journal.write([record], settings.durable)

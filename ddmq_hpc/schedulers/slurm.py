@@ -38,6 +38,8 @@ _WAITING = frozenset({"PENDING", "REQUEUED", "CONFIGURING"})
 _MOST_IDS = 6000
 _CONF_FILES = ("/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 _DEFAULT_LIMIT = 1000
+#: Seconds before the time limit at which the job scripts have workers warned.
+_WARNING = 120
 _CONFIGURATION_SECONDS = 5.0
 
 
@@ -67,6 +69,9 @@ class Slurm:
         ]
         if wanted.seconds is not None:
             options.append(f"--time={clock(wanted.seconds)}")
+            if wanted.seconds < 2 * _WARNING:
+                # Not the job script's two minutes: a job that has no more than that would be warned as it starts.
+                options.append(f"--signal=B:USR1@{int(wanted.seconds / 2)}")
         return [f"{self.directive} {option}" for option in (*options, *wanted.extra)]
 
     def submit_command(self) -> list[str]:

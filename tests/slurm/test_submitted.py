@@ -149,26 +149,24 @@ def test_workers_are_warned_before_their_time_is_up(site: Site) -> None:
     assert status["ready"] == 2, site.output()
 
 
-def test_a_successor_is_submitted_from_within_a_job(site: Site) -> None:
-    """Each of the first eight tasks asks for one: once it is submitted."""
-    (site.home / "ask.py").write_text(
-        "import os, sys\n"
-        "from ddmq_hpc.broker import Broker\n"
-        "from ddmq_hpc.submission import successor\n"
-        "if int(sys.argv[2]) < 8:\n"
-        "    print(successor(Broker(sys.argv[1]), 'tasks', os.environ), file=open('asked', 'a'))\n"
-    )
-    ask = f"{sys.executable} ask.py {site.root} {{}} && echo {{}} >> done && sleep 0.2"
-    site.publish(80)
-    [first] = site.submit("--workers", "4", "--time", "5m", "--", "sh", "-c", ask)
+def test_a_chain_goes_on_until_nothing_is_left(site: Site) -> None:
+    """Three workers have 20 s each for tasks of half a second: they end at about the same time, with work left."""
+    site.publish(150)
+    task = ("sh", "-c", "sleep 0.5; echo {} >> done")
+    [first] = site.submit("--workers", "3", "--time", "1m", "--margin", "40s", "--chain", "--", *task)
     assert_completed(site, [first])
-    said = (site.home / "asked").read_text().split()
-    followers = [line for line in said if line != "None"]
-    assert len(said) >= 8
-    # what the successor's own tasks asked for is one more at most
-    assert 1 <= len(followers) <= 2, said
-    assert_completed(site, followers)
-    assert site.done() == list(range(80)), site.output()
+    assert 3 <= len(site.done()) < 150, site.output()
+    jobs = {first}
+
+    def is_over() -> bool:
+        jobs.update(path.stem.rpartition("-")[2] for path in Path(site.root, "tasks", "workers").glob("job-*.json"))
+        return len(site.done()) == 150 and all("RUNNING" not in site.cluster.states(job).values() for job in jobs)
+
+    wait_for(is_over, 120, "the chain to end")
+    assert_completed(site, sorted(jobs))
+    assert site.done() == list(range(150)), site.output()
+    # 150 tasks take 75 s, less what waits for workers to start; each link of the chain has 60 s of work
+    assert 2 <= len(jobs) <= 4, (jobs, site.output())
 
 
 class TestPBSScriptsOnSlurm:

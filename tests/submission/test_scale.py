@@ -129,3 +129,15 @@ def test_several_queues_are_served_by_the_same_workers(site: Site) -> None:
     assert "12 tasks waiting" in done.stderr
     assert f"work {site.root} more,tasks --walltime 3600 --shell" in site.jobs()[0]
     assert os.listdir(Path(site.root, "more", "workers"))
+
+
+def test_workers_of_another_version_are_counted(site: Site) -> None:
+    site.submit("--workers", "2", "--shell")
+    [path] = Path(site.root, "tasks", "workers").glob("job-*.json")
+    record = json.loads(path.read_text())
+    record["request"]["something"] = "new"
+    path.write_text(json.dumps(record))
+    site.live(**{f"j{record['job']}": 2})
+    site.publish(2000)
+    assert "2 there" in site.scale("--max", "2", "--shell").stderr
+    assert len(site.jobs()) == 1

@@ -66,6 +66,11 @@ def test_no_scheduler_is_needed_to_look_at_a_script(site: Site, scheduler: str, 
     assert f"exec ddmq-hpc work {site.root} tasks -j 3 --walltime 86400 --shell" in shown
 
 
+def test_a_short_job_is_not_warned_as_it_starts(site: Site) -> None:
+    lines = site.submit("--time", "2m", "--dry-run", "--shell").stdout.splitlines()
+    assert [line for line in lines if "--signal" in line] == ["#SBATCH --signal=B:USR1@60"]
+
+
 def test_what_is_submitted_is_on_record_and_its_id_printed(site: Site) -> None:
     site.publish(50)
     done = site.submit("--workers", "5", "--chain", "-O", "--partition=short", "-W", "--grace 30s", "--", "./run", "{}")
