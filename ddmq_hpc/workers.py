@@ -49,7 +49,7 @@ def _text(value: Any) -> str:
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise ValueError("not a count")
-    return value
+    return int(value)
 
 
 def _moment(value: Any) -> float:
