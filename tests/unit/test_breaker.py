@@ -11,9 +11,8 @@ import pytest
 
 from ddmq_hpc.breaker import Breaker
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.bulk import publish_stream
 from ddmq_hpc.fs import Filesystem
-from ddmq_hpc.messages import Message, Options
+from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.workers import Registration, WorkerInfo
 
@@ -36,9 +35,9 @@ class Site:
     """A queue, its workers by (host, process id), and what they write into the journal."""
 
     def __init__(self, top: Path) -> None:
-        broker = Broker(top / "root", create=True, filesystem=Clocked)
-        broker.create_queue("q", requeue_limit=100, durable=False)
-        self.queue: Queue = broker.queue("q")
+        self.broker = Broker(top / "root", create=True, filesystem=Clocked)
+        self.broker.create_queue("q", requeue_limit=100, durable=False)
+        self.queue: Queue = self.broker.queue("q")
         self.registered: dict[tuple[str, int], Registration] = {}
 
     def worker(self, me: tuple[str, int]) -> Breaker:
@@ -49,7 +48,7 @@ class Site:
 
     def messages(self, count: int = 8) -> list[Message]:
         for number in range(count):
-            self.queue.publish(number)
+            self.broker.publish("q", number)
         found = self.queue.take(count)
         assert len(found) == count
         return found
@@ -130,7 +129,7 @@ def test_evidence_may_come_later_and_bit_by_bit(site: Site) -> None:
 def test_a_record_may_tell_of_several_messages(site: Site) -> None:
     site.worker(GOOD)
     breaker = site.worker(BAD)
-    publish_stream(site.queue, ((number, {}) for number in range(20)), Options())
+    site.broker.publish_many("q", range(20))
     messages = site.queue.take(20)
     fail(breaker, messages[5:12])
     pack = messages[0].id.rpartition(".")[0]
