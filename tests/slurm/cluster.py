@@ -106,8 +106,11 @@ class Cluster:
     def start_controller(self) -> None:
         self._daemon("slurmctld", "slurmctld", "-D", "-i")
 
-    def kill_controller(self) -> None:
-        self._kill_daemon("slurmctld")
+    def stop_controller(self) -> None:
+        """It saves what it knows, so that it knows it again when it is started."""
+        daemon = self.daemons.pop("slurmctld")
+        daemon.terminate()
+        daemon.wait(30)
 
     def start_node(self, node: str) -> None:
         self._daemon(node, "slurmd", "-D", "-N", node)

@@ -206,7 +206,7 @@ def test_work_goes_on_while_the_controller_is_away(workers: Workers) -> None:
         workers.job("-j 2 --walltime 10m -- sh -c 'sleep 0.3; echo {} >> done'", before=ELSEWHERE) for _ in range(3)
     ]
     workers.wait_for_lines("done", 6)
-    workers.cluster.kill_controller()
+    workers.cluster.stop_controller()
     try:
         said = workers.ddmq("recover", workers.root, "tasks")
         assert "0 have ended" in said
