@@ -401,3 +401,44 @@ def test_a_task_that_its_dead_worker_could_not_tell_of_is_found_by_its_environme
     assert tasks[1].poll() is None
     tasks[1].kill()
     tasks[1].wait()
+
+
+def test_a_worker_on_a_bad_host_ends_once_others_finish_what_fails_there(bench: Bench) -> None:
+    bench.settings("requeue_limit: 50\nretry_delay: 1s\n")
+    bench.broker.publish_many("tasks", range(400))
+    task = ("--", "sh", "-c", '[ "$GOOD" ] && sleep 0.1')
+    good = [bench.start("--until", "drained", *task, GOOD="yes") for _ in range(2)]
+    bad = bench.start("--until", "drained", *task, GOOD="")
+    _, said = bad.communicate(timeout=90)
+    assert bad.returncode == 0
+    assert "something is wrong with this host" in said
+    assert len(said.splitlines()) == 1
+    failures = [record for record in of_journal(bench.records(), "nacked") if record["pid"] == bad.pid]
+    assert 5 <= len(failures) < 30  # it slowed down before it was sure
+    for worker in good:
+        worker.communicate(timeout=90)
+    assert bench.counts() == {}
+
+
+def test_the_last_worker_goes_on_whatever_fails(bench: Bench) -> None:
+    bench.settings("requeue_limit: 0\n")
+    bench.broker.publish_many("tasks", range(30))
+    assert "30 failed" in bench.work("--", "false")
+
+
+@pytest.mark.parametrize("what", ["root", "queue", "pack", "settings"])
+def test_what_others_could_have_written_is_not_run(bench: Bench, what: str) -> None:
+    bench.broker.publish("tasks", "x")
+    queue = Path(bench.root) / "tasks"
+    queue.chmod(0o755)
+    [pack] = queue.glob("ready/*/*/*")
+    bench.settings("requeue_limit: 3\n")
+    target = {"root": queue.parent, "queue": queue, "pack": pack, "settings": queue / "ddmq.yaml"}[what]
+    target.chmod(target.stat().st_mode | 0o022)
+    worker = bench.start("--", "sh", "-c", f"echo > {bench.place}/ran")
+    _, said = worker.communicate(timeout=20)
+    assert worker.returncode == 1
+    assert "chmod" in said
+    assert len(said.splitlines()) == 1
+    assert not bench.file("ran")
+    assert bench.counts() == {"ready": 1}
