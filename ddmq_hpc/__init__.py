@@ -24,12 +24,16 @@ __all__ = [
     "QueueNotFound",
     "QueuePaused",
     "RootNotFound",
+    "SchedulerBusy",
     "SchedulerError",
     "SettingsError",
     "StorageBusy",
     "StorageError",
+    "SubmissionUnknown",
+    "Untrusted",
     "UsageError",
     "Worker",
+    "WorkerNotFound",
     "WorkerOptions",
     "broker",
 ]
@@ -50,11 +54,15 @@ if TYPE_CHECKING:
         QueueNotFound,
         QueuePaused,
         RootNotFound,
+        SchedulerBusy,
         SchedulerError,
         SettingsError,
         StorageBusy,
         StorageError,
+        SubmissionUnknown,
+        Untrusted,
         UsageError,
+        WorkerNotFound,
     )
     from ddmq_hpc.messages import Message
     from ddmq_hpc.worker import Worker, WorkerOptions

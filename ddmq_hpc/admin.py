@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ddmq_hpc import journal
+from ddmq_hpc import journal, workers
 from ddmq_hpc.errors import BadMessage, MessageNotFound
 from ddmq_hpc.fs import GONE
 from ddmq_hpc.messages import NO_OPTIONS, Message, decode_line
@@ -26,7 +26,7 @@ from ddmq_hpc.names import (
     parse_message_id,
 )
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.settling import Held, Parting, carve, kept_runs, placed, split_lease
+from ddmq_hpc.settling import Held, carve, kept_runs, split_lease
 
 STATES = ("ready", "leased", "delayed", "dead")
 _KEY_SECONDS = 30 * 86400
@@ -201,15 +201,16 @@ def claim_waiting(queue: Queue, found: Found, index: int) -> Held | None:
     duration = 60_000
     now_ms = int(fs.now(paths.tmp) * 1000)
     whole = Lease(found.priority, found.entry, now_ms + duration, duration, queue.taker.new_owner())
-    marked = placed(paths, split_lease(whole, whole.entry, now_ms))
-    if not fs.claim(found.path, marked.path):
+    marked = paths.in_leased(split_lease(whole, whole.entry, now_ms))
+    if not fs.claim(found.path, marked):
         return None
-    mine = placed(paths, whole.part(index, index + 1))
-    back = [Parting(run, _stand(queue, found, run)) for run in kept_runs(found.entry, [index])]
-    if not carve(fs, paths, marked, [mine], back):
+    mine = whole.part(index, index + 1)
+    path = paths.in_leased(mine)
+    back = [(run, _stand(queue, found, run)) for run in kept_runs(found.entry, [index])]
+    if not carve(fs, paths, marked, [path], back):
         return None
     queue.taker.forget()
-    return Held(queue, mine.lease, fs.time(), mine.path)
+    return Held(queue, mine, path)
 
 
 def _stand(queue: Queue, found: Found, run: Entry) -> str:
@@ -236,9 +237,8 @@ def purge(queue: Queue) -> int:
     removed = 0
     for found in list(entries(queue, ("ready", "delayed", "leased"))):
         entry = found.entry
-        record = queue.journal.record(
-            "purged", f"{entry.pack}.{entry.first}-{entry.stop}", entry.failed + entry.lost + 1, queue.fs.time()
-        )
+        ident, attempt = f"{entry.pack}.{entry.first}-{entry.stop}", entry.failed + entry.lost + 1
+        record = queue.journal.record("purged", ident, attempt, queue.fs.time(), 0.0, {})
         queue.journal.write([record], queue.settings.durable)
         if queue.fs.drop(found.path):
             removed += entry.stop - entry.first
@@ -247,7 +247,7 @@ def purge(queue: Queue) -> int:
 
 
 def clean(queue: Queue) -> dict[str, int]:
-    """All housekeeping now: ended leases, what is due, leftovers of clients that died, old keys."""
+    """All housekeeping now: ended leases, what is due, leftovers of clients and workers that died, old keys."""
     swept = queue.sweep()
     placed = _place_forgotten(queue)
     leftovers = queue.sweeper.remove_leftovers()
@@ -258,6 +258,7 @@ def clean(queue: Queue) -> dict[str, int]:
         "placed": placed,
         "leftovers": leftovers,
         "keys": _old_keys(queue),
+        "workers": workers.forget(queue),
     }
 
 

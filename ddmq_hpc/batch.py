@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from signal import SIGTERM
 from tempfile import mkdtemp
+from threading import Lock
+from typing import Callable
 from zlib import crc32
 
+from ddmq_hpc.breaker import Breaker
 from ddmq_hpc.broker import Broker
+from ddmq_hpc.errors import DdmqError
 from ddmq_hpc.guardian import Guardian
 from ddmq_hpc.identity import batch_job, host
+from ddmq_hpc.messages import Message
+from ddmq_hpc.outcomes import Settled
 from ddmq_hpc.output import choose
+from ddmq_hpc.queue import Queue
 from ddmq_hpc.runner import CommandRunner, ShellRunner
+from ddmq_hpc.tasks import Result, Task
+from ddmq_hpc.trust import Trust
 from ddmq_hpc.worker import Report, Worker, WorkerOptions, new_name
+from ddmq_hpc.workers import Registration, WorkerInfo
 
+#: Seconds between two looks of a worker under suspicion at what became of its failures elsewhere.
+_RETHINK = 5.0
 #: The workers of an array begin spread over so many seconds for each of them, and over this many at most. Small arrays
 #: begin at once.
 _SPREAD_EACH, _SPREAD_MOST, _SPREAD_FROM = 0.05, 30.0, 8
@@ -23,12 +37,18 @@ _SPREAD_EACH, _SPREAD_MOST, _SPREAD_FROM = 0.05, 30.0, 8
 @dataclass(frozen=True)
 class Job:
     """What a worker does: `command` is filled in for each message; with `shell` the message is the command line.
-    `output` is one of `output.KINDS`."""
+    `output` is one of `output.KINDS`. With `chain` it has a successor submitted when there is more to do than time.
+    `trusted` are the users besides this one whose messages it runs. After `breaker` failures in a row it asks itself
+    whether its host is to blame; 0: never.
+    """
 
     command: Sequence[str] = ()
     shell: bool = False
     feed_stdin: bool = False
     output: str = "tail"
+    chain: bool = False
+    trusted: Sequence[str] = ()
+    breaker: int = 5
 
 
 def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions) -> Report:
@@ -43,9 +63,93 @@ def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions
             runner: CommandRunner = ShellRunner(output, guardian, job.feed_stdin)
         else:
             runner = CommandRunner(job.command, output, guardian, job.feed_stdin)
-        return Worker(broker, queues, runner, options, name=name, directory=directory).run()
+        approve = _wary(broker, queues, job)
+        worker = Worker(broker, queues, runner, options, name=name, directory=directory, approve=approve)
+        if job.breaker:
+            worker.observers.append(_Doubts(worker, job.breaker))
+        with _registered(worker, job) as watcher:
+            worker.watchers.append(watcher)
+            report = worker.run()
     finally:
         guardian.close()
+    if job.chain and report.out_of_time:
+        report.reason += _successor(broker, queues)
+    return report
+
+
+def _successor(broker: Broker, queues: Sequence[str]) -> str:
+    """What came of submitting the worker's successor, as the end of a sentence."""
+    from ddmq_hpc.submission import successor
+
+    try:
+        found = successor(broker, ",".join(queues), os.environ)
+    except DdmqError as error:
+        return f"; no successor was submitted: {error}"
+    return f"; submitted {found} to go on" if found else ""
+
+
+def _wary(broker: Broker, queues: Sequence[str], job: Job) -> Callable[[Queue, Message], None]:
+    """What refuses messages that somebody could have written who is not trusted. Raises `Untrusted` for queues."""
+    trust = {name: Trust(broker.queue(name), job.shell, job.trusted) for name in queues}
+    for each in trust.values():
+        each.check_place()
+    return lambda queue, message: trust[queue.name].check_pack(message)
+
+
+class _Doubts:
+    """Whether it is this host that makes tasks fail. Slots share it."""
+
+    def __init__(self, worker: Worker, limit: int) -> None:
+        self._worker = worker
+        self._lock = Lock()
+        self._breakers = {queue.name: Breaker(queue, (host(), os.getpid()), limit) for queue in worker.queues}
+
+    def __call__(self, task: Task, result: Result, settled: Settled) -> None:
+        breaker, feed = self._breakers[task.message.queue], self._worker.feed
+        with self._lock:
+            if settled.how == "done":
+                breaker.succeeded()
+                return
+            if settled.how == "failed":
+                breaker.failed(task.message.id, result.wall)
+            if verdict := breaker.verdict():
+                feed.end(verdict)
+            pause = breaker.pause()
+        while pause > 0 and not feed.reason:
+            feed.rest(min(pause, _RETHINK))
+            pause -= _RETHINK
+            with self._lock:
+                if verdict := breaker.verdict():
+                    feed.end(verdict)
+                if not breaker.pause():
+                    return
+
+
+@contextmanager
+def _registered(worker: Worker, job: Job) -> Iterator[Callable[[], None]]:
+    """The worker is listed at its queues; what is yielded tells them how it is doing, and heeds requests to stop."""
+    names = [queue.name for queue in worker.queues]
+    command = ["--shell"] if job.shell else job.command
+    info = WorkerInfo.of_this_process(worker.queues[0], worker.name, names, worker.options.slots, command)
+    registrations = [Registration(queue, info) for queue in worker.queues]
+
+    def beat() -> None:
+        running = tuple(message.id for message in worker.running)
+        now = replace(info, done=worker.report.done, failed=worker.report.failed, running=running)
+        for registration in registrations:
+            asked = registration.beat(now)
+            if asked == "stop":
+                worker.feed.end("was asked to stop")
+            elif asked == "now":
+                worker.stop(SIGTERM)
+
+    for registration in registrations:
+        registration.start()
+    try:
+        yield beat
+    finally:
+        for registration in registrations:
+            registration.remove()
 
 
 def start_delay(environ: Mapping[str, str]) -> float:

@@ -14,7 +14,7 @@ from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UsageError,
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.handles import Handle
 from ddmq_hpc.identity import Identity, token
-from ddmq_hpc.messages import LineEncoder, Message, Options
+from ddmq_hpc.messages import NO_OPTIONS, OPTION_NAMES, Message, Options
 from ddmq_hpc.names import (
     DIRECTORIES,
     GRAVE,
@@ -23,7 +23,6 @@ from ddmq_hpc.names import (
     QueuePaths,
     check_queue_name,
     is_queue_name,
-    message_id,
 )
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import DEFAULTS, Settings
@@ -38,7 +37,10 @@ _Answer = TypeVar("_Answer")
 Handles = Union[Handle, Iterable[Handle]]
 #: Seconds for which settings files are believed.
 _SETTINGS_AGE = 30.0
+#: Whom settings trust counts only if nobody else can write them, whatever the umask.
+_SETTINGS_MODE = 0o644
 _MISSING: Any = object()
+_NONE_GIVEN = (None,) * len(OPTION_NAMES)
 
 
 class Broker:
@@ -88,6 +90,7 @@ class Broker:
     def create_queue(self, queue: str, **settings: Any) -> None:
         """Make a queue with `settings` of its own (see `Settings`); nothing changes when it is there already.
 
+        Only its owner may enter it: whoever can write to a queue can have commands run.
         Raises `BadName`, `SettingsError`, `StorageError`.
         """
         paths = QueuePaths(self.root, queue)
@@ -95,7 +98,7 @@ class Broker:
         try:
             for directory in (paths.top, *(f"{paths.top}/{name}" for name in DIRECTORIES)):
                 try:
-                    self.fs.mkdir(directory)
+                    self.fs.mkdir(directory, 0o700 if directory == paths.top else 0o755)
                 except FileExistsError:
                     continue
             if settings or not os.path.lexists(paths.settings):
@@ -106,7 +109,7 @@ class Broker:
     def _write_settings(self, paths: QueuePaths, values: dict[str, Any]) -> None:
         path = f"{paths.tmp}/settings-{token()}"
         text = _settings.dump(values) + ("\n" if values else "") + _settings.example()
-        self.fs.create(path, text.encode(), False)
+        self.fs.create(path, text.encode(), False, _SETTINGS_MODE)
         self.fs.rename(path, paths.settings)
 
     def delete_queue(self, queue: str) -> None:
@@ -149,7 +152,7 @@ class Broker:
                 raise QueueNotFound(self.root, name)
             self.create_queue(name)
         reader = _SettingsReader(self.fs, (self._settings_file, paths.settings))
-        found = self._queues[name] = Queue(self.fs, paths, self._identity, reader)
+        found = self._queues[name] = Queue(self.fs, paths, self._identity, reader.settings)
         found.idle_hook = _recover_maybe
         return found
 
@@ -185,29 +188,32 @@ class Broker:
         `if_exists` "skip" the one published first is returned, "replace" replaces it unless it is being worked on,
         "error" raises `KeyExists`. Raises `BadMessage`, `QueueNotFound`, `StorageError`; then nothing was published.
         """
-        message = legacy_names.message_of(message, _MISSING, legacy)
+        if legacy or message is _MISSING:
+            message = legacy_names.message_of(message, _MISSING, legacy)
         target = self._known(queue)
-        options = Options.checked(
-            priority=priority,
-            timeout=timeout,
-            requeue=requeue,
-            requeue_limit=requeue_limit,
-            requeue_prio=requeue_prio,
-            loss_limit=loss_limit,
-            time_request=time_request,
-            headers=headers,
-        )
-        settings = target.settings
+        options = NO_OPTIONS
+        given = (priority, timeout, requeue, requeue_limit, requeue_prio, headers, loss_limit, time_request)
+        if given != _NONE_GIVEN:
+            options = Options.checked(
+                priority=priority,
+                timeout=timeout,
+                requeue=requeue,
+                requeue_limit=requeue_limit,
+                requeue_prio=requeue_prio,
+                headers=headers,
+                loss_limit=loss_limit,
+                time_request=time_request,
+            )
         wait = seconds(delay) if delay else 0.0
-        if key is not None:
-            from ddmq_hpc.keyed import publish_once
+        if key is None:
+            return target.publish(message, options, wait, durable)
+        from ddmq_hpc.keyed import publish_once
 
-            ident = self._storing(target, lambda: publish_once(target, message, options, key, if_exists, wait))
-        else:
-            line = LineEncoder(options, settings.max_message_bytes).line(message)
-            entry = self._storing(target, lambda: target.put([line], options, wait, durable))
-            ident = message_id(entry.pack, 0)
-        return Message(ident, message, queue, options, settings)
+        try:
+            ident = publish_once(target, message, options, key, if_exists, wait)
+        except OSError as error:
+            raise target.trouble(error, f"publish to queue {queue!r}") from error
+        return Message(ident, message, queue, options, target.settings)
 
     def publish_many(
         self,
@@ -264,13 +270,6 @@ class Broker:
         wait = seconds(delay) if delay else 0.0
         return publish_stream(target, records, Options.checked(**options), wait, durable, progress)
 
-    @staticmethod
-    def _storing(queue: Queue, act: Callable[[], Any]) -> Any:
-        try:
-            return act()
-        except OSError as error:
-            raise queue.trouble(error, f"publish to queue {queue.name!r}") from error
-
     # -- take and settle
 
     def consume(self, queue: str, n: int = 1, wait: float | str = 0, lease: float | str | None = None) -> list[Message]:
@@ -287,6 +286,8 @@ class Broker:
 
     def ack(self, messages: Handles, queue: str | None = None, **outcome: Any) -> None:
         """These are done: messages or receipts, one or many. Raises `LeaseLost` for those that are no longer held."""
+        if isinstance(messages, Message) and queue is None:
+            return self._known(messages.queue).ack_one(messages, outcome)
         for target, handles in self._by_queue(messages, queue):
             target.ack(handles, **outcome)
 
@@ -370,10 +371,11 @@ class Broker:
 
     def _make_root(self) -> None:
         try:
-            os.makedirs(self.root, exist_ok=True)
+            _make_directories(self.root)
             text = f"{LAYOUT_KEY}: {_settings.LAYOUT}\n\n{_settings.example()}"
             path = f"{self.root}/.settings-{token()}"
-            with open(path, "x", encoding="utf-8") as file:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _SETTINGS_MODE)
+            with open(handle, "w", encoding="utf-8") as file:
                 file.write(text)
             try:
                 os.link(path, self._settings_file)
@@ -390,6 +392,18 @@ def _recover_maybe(queue: Queue) -> Swept | None:
     return maybe(queue)
 
 
+def _make_directories(path: str) -> None:
+    """A directory and those above it; others may write to none of those that are new, whatever the umask."""
+    if os.path.isdir(path):
+        return
+    _make_directories(os.path.dirname(path))
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
 class _SettingsReader:
     """The settings that files give, read again after half a minute."""
 
@@ -399,7 +413,8 @@ class _SettingsReader:
         self._read_at = -1e9
         self._settings = DEFAULTS
 
-    def __call__(self) -> Settings:
+    def settings(self) -> Settings:
+        """What they say now, or said half a minute ago."""
         if self._fs.monotonic() - self._read_at > _SETTINGS_AGE:
             settings = DEFAULTS
             for path in self._files:

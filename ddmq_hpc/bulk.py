@@ -92,10 +92,10 @@ class _Writer:
         priority = self._settings.priority if priority is None else priority
         lines, self._lines, self._size = self._lines, [], 0
         with queue.publish_lock:
-            _, directory = queue.publisher.put_unsynced(lines, priority, self._delay, self._durable)
+            _, target = queue.publisher.put_unsynced(lines, priority, self._delay, self._durable)
             queue.taker.published(priority)
         if self._durable:
-            self._directories[directory] = None
+            self._directories[queue.paths.parent(target)] = None
         self.published += len(lines)
         if self._progress:
             self._progress(self.published)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -91,6 +92,22 @@ class MessageNotFound(NotFound):
         super().__init__(f"no message {message_id[:200]!r} in queue {queue!r}; `ddmq-hpc list` shows what is there")
 
 
+class WorkerNotFound(NotFound):
+    """No worker of that name is registered."""
+
+    def __init__(self, queue: str, worker: str) -> None:
+        self.queue, self.worker = queue, worker
+        super().__init__(f"no worker {worker[:140]!r} at queue {queue!r}; `ddmq-hpc workers` shows those there are")
+
+
+class Untrusted(DdmqError):
+    """Somebody else could have written what is about to be run: `path`, `why`, and `advice` what to do about it."""
+
+    def __init__(self, path: str, why: str, advice: str) -> None:
+        self.path, self.why, self.advice = path, why, advice
+        super().__init__(f"nothing was run: {path} {why}; {advice}")
+
+
 class KeyExists(DdmqError):
     """A message with this key was published before; `message_id` is its id."""
 
@@ -125,6 +142,23 @@ class QueuePaused(DdmqError):
 
 class SchedulerError(DdmqError):
     """The batch scheduler refused, or said something that is not understood."""
+
+    #: The ids of jobs that were submitted before it refused: a large submission is several jobs.
+    submitted: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text} (submitted before: {', '.join(self.submitted)})" if self.submitted else text
+
+
+class SchedulerBusy(SchedulerError):
+    """The scheduler does not answer, or not clearly. Try again (exit code 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class SubmissionUnknown(SchedulerBusy):
+    """The scheduler did not answer in time when it was given a job: it may have taken it or not."""
 
 
 class StorageError(DdmqError):

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from threading import Event, Thread
 from typing import Any
 
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.errors import DdmqError, LeaseLost, NothingThere
+from ddmq_hpc.errors import DdmqError, LeaseLost, NothingThere, Untrusted
 from ddmq_hpc.messages import Message, body_text
 from ddmq_hpc.tasks import environment, fill
+from ddmq_hpc.trust import Trust
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: A child that was told to stop is killed after this many seconds.
@@ -26,16 +28,25 @@ def execute(
     wait: float = 0.0,
     lease: float | None = None,
     feed_stdin: bool = False,
+    users: Iterable[str] = (),
 ) -> int:
     """Take one message and run `command` with it in the environment, in place of `{}` and, if asked, on stdin.
 
     Acks when the command exits 0, nacks otherwise, and releases it when this process is told to stop. The lease is kept
     alive meanwhile; when it is lost all the same the command is stopped. The command's exit code, 128 + signal when one
-    ended it. Raises `NothingThere`, and `LeaseLost` when somebody else has the message now.
+    ended it. Raises `NothingThere`, `Untrusted` when others than this user, root and `users` could have written the
+    message, and `LeaseLost` when somebody else has it now.
     """
+    trust = Trust(broker.queue(queue), users=users)
+    trust.check_place()
     messages = broker.consume(queue, 1, wait, lease)
     if not messages:
         raise NothingThere(f"nothing is ready in queue {queue!r}")
+    try:
+        trust.check_pack(messages[0])
+    except Untrusted:
+        broker.release(messages[0])
+        raise
     return _Run(broker, messages[0], command, feed_stdin).result()
 
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Callable
 
-from ddmq_hpc.errors import QueuePaused, StorageBusy
+from ddmq_hpc.errors import DdmqError, LeaseLost, QueuePaused, StorageBusy
 from ddmq_hpc.idle import Backoff, Watch
 from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.window import Pace, Window
 
 UNTIL = ("empty", "drained", "forever")
+#: Why a worker ended whose job goes on too short.
+NO_TIME = "no time is left for another task"
 #: Messages are taken ahead for so many seconds of work of one slot, and never more than so many.
 _AHEAD_SECONDS, _AHEAD_MOST = 1.0, 64
 #: A message that asks for more time than is left is put back for so long (seconds); after so many the worker ends.
@@ -72,12 +74,16 @@ class Feed:
                 if found is None:
                     if not self._wait():
                         break
-                elif self._fits(*found):
+                elif self._approved(*found) and self._fits(*found):
                     self._handed_out += 1
                     self._idle_since = None
                     self._backoff.reset()
                     return found
             return None
+
+    def rest(self, seconds: float) -> None:
+        """Wait, unless it ends meanwhile."""
+        self._stop.wait(seconds)
 
     def poke(self) -> None:
         """Messages are known to be there: a slot that waits for some looks at once."""
@@ -128,12 +134,21 @@ class Feed:
                 continue
             with self._ahead_lock:
                 self._ahead.extend((queue, message) for message in messages)
-            for message in messages:
-                self._approve(queue, message)
             return self._next_ahead()
         if paused and len(self._queues) == 1 and self._appetite.until == "empty":
             self.end("the queue is paused")
         return None
+
+    def _approved(self, queue: Queue, message: Message) -> bool:
+        """False when the lease is lost already. Raises what `approve` has against the message, which is put back."""
+        try:
+            self._approve(queue, message)
+            return True
+        except LeaseLost:
+            return False
+        except DdmqError:
+            queue.release([message])
+            raise
 
     def _how_many(self) -> int:
         appetite = self._appetite
@@ -155,7 +170,7 @@ class Feed:
         self._unfit += 1
         if asked is None or self._unfit > _UNFIT_MOST or not self._window.has(self._pace.median):
             queue.release([message])
-            self.end("no time is left for another task")
+            self.end(NO_TIME)
         else:
             queue.release([message], delay=_UNFIT_DELAY)
         return False
@@ -179,7 +194,7 @@ class Feed:
             elif self._appetite.idle_exit is not None and self._idle_for() >= self._appetite.idle_exit:
                 self.end("nothing came for a while")
             elif not self._window.has(self._pace.median):
-                self.end("no time is left for another task")
+                self.end(NO_TIME)
             else:
                 self._poked.wait(self._pause())
                 if self._poked.is_set() or any(watch.calls_for_a_look() for watch in self._watches):

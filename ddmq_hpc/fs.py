@@ -23,8 +23,10 @@ GONE = frozenset({errno.ENOENT, errno.ESTALE})
 NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV})
 #: The call may have been executed or not (soft mounts).
 UNKNOWN = frozenset({errno.EIO, errno.ETIMEDOUT})
-#: How often a call is repeated whose source is there although it was said to be gone.
-_TRIES = 5
+#: The tries left of a call that is repeated while its source is there although it was said to be gone.
+_TRIES = range(5, 0, -1)
+#: How often a bucket is made again that another client keeps removing.
+_RACES = range(100)
 #: Seconds by which two clocks differ that are not the same.
 _SET = 0.5
 _READ_ONCE = 1 << 16
@@ -38,26 +40,18 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 class Calls:
     """The raw calls, one method each, with the errors of the operating system."""
 
-    def time(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def rename(self, source: str, target: str) -> None:
-        os.rename(source, target)
+    # Those of every message are the functions of the interpreter themselves: a frame less for each.
+    sleep = staticmethod(time.sleep)
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+    rename = staticmethod(os.rename)
+    unlink = staticmethod(os.unlink)
 
     def link(self, source: str, target: str) -> None:
         os.link(source, target, follow_symlinks=False)
 
-    def unlink(self, path: str) -> None:
-        os.unlink(path)
-
-    def mkdir(self, path: str) -> None:
-        os.mkdir(path)
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        os.mkdir(path, mode)
 
     def rmdir(self, path: str) -> None:
         os.rmdir(path)
@@ -78,24 +72,37 @@ class Calls:
     def lstat(self, path: str) -> os.stat_result:
         return os.lstat(path)
 
+    def acl(self, path: str) -> bytes:
+        """The POSIX access control list of a file as the kernel has it; empty where there is none."""
+        try:
+            return os.getxattr(path, "system.posix_acl_access", follow_symlinks=False)
+        except (OSError, AttributeError):
+            return b""
+
     def touch(self, path: str) -> None:
         os.utime(path)
 
-    def create(self, path: str, data: bytes, sync: bool) -> None:
+    def chmod(self, path: str, mode: int) -> None:
+        os.chmod(path, mode)
+
+    def create(self, path: str, data: bytes, sync: bool, mode: int = 0o664) -> None:
         """A new file with `data`, on disk when `sync`; what a failure half wrote is removed."""
-        handle = self.create_open(path, data)
+        handle = self.create_open(path, data, mode)
         try:
             if sync:
-                os.fsync(handle)
+                self.sync_file(handle)
         except BaseException:
             os.close(handle)
             self.unlink(path)
             raise
         os.close(handle)
 
-    def create_open(self, path: str, data: bytes) -> int:
-        """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed."""
-        handle = os.open(path, _NEW, 0o666)
+    def create_open(self, path: str, data: bytes, mode: int = 0o664) -> int:
+        """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed.
+
+        Under no umask can everybody write it.
+        """
+        handle = os.open(path, _NEW, mode)
         try:
             _write_all(handle, data)
         except BaseException:
@@ -134,6 +141,14 @@ class Calls:
         finally:
             os.close(handle)
         return data
+
+    def read_some(self, path: str, most: int, offset: int = 0) -> tuple[os.stat_result, bytes]:
+        """At most `most` bytes of a file from `offset`, and what stat says of that very file."""
+        handle = os.open(path, _READ)
+        try:
+            return os.fstat(handle), os.pread(handle, most, offset)
+        finally:
+            os.close(handle)
 
     def sync_directory(self, path: str) -> None:
         handle = os.open(path, _DIRECTORY)
@@ -187,7 +202,7 @@ class Filesystem(Calls):
         return clock + self._offset
 
     def _measure(self, directory: str) -> None:
-        for _ in range(_TRIES):
+        for _ in _TRIES:
             before = self.time()
             self._measured = self.monotonic()
             self._apart = before - self._measured
@@ -216,7 +231,7 @@ class Filesystem(Calls):
 
     def claim(self, source: str, target: str) -> bool:
         """Rename to a name that only this call makes. False when `source` is gone: somebody else was first."""
-        for left in range(_TRIES, 0, -1):
+        for left in _TRIES:
             try:
                 self.rename(source, target)
                 return True
@@ -240,7 +255,7 @@ class Filesystem(Calls):
         The target is not unique to the caller: when the reply is lost somebody may have taken it already, so a gone
         source only says that nothing is left to do under that name.
         """
-        for _ in range(100):
+        for _ in _RACES:
             try:
                 self.rename(source, target)
                 return True
@@ -257,7 +272,7 @@ class Filesystem(Calls):
 
     def add_link(self, source: str, target: str) -> bool:
         """Link to a name that only this call makes. False when `source` is gone."""
-        for left in range(_TRIES, 0, -1):
+        for left in _TRIES:
             try:
                 self.link(source, target)
                 return True
@@ -287,7 +302,7 @@ class Filesystem(Calls):
 
     def drop(self, path: str) -> bool:
         """Unlink a name that nobody makes again. False when it was gone, which a lost reply looks like, too."""
-        for left in range(_TRIES, 0, -1):
+        for left in _TRIES:
             try:
                 self.unlink(path)
                 return True
@@ -380,7 +395,7 @@ class Filesystem(Calls):
                 raise
 
     def _make(self, directory: str, may_vanish: bool) -> None:
-        for left in range(_TRIES, 0, -1):
+        for left in _TRIES:
             try:
                 self.mkdir(directory)
                 return

@@ -53,9 +53,8 @@ class Handles:
             if lease and _is_same(lease, wanted):
                 return held, index
         found = self._look(wanted)
-        held = Held(self._queue, found or wanted, (wanted.deadline - wanted.duration) / 1000)
-        if found is None:
-            held.runs.clear()
+        held = Held(self._queue, wanted)
+        held.runs = [found] if found else []
         return held, index
 
     def _look(self, wanted: Lease) -> Lease | None:

@@ -7,8 +7,6 @@ are first: those older than the start of the next bucket. Buckets nest in time, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.names import (
     Entry,
@@ -29,12 +27,8 @@ _OLD_NS = 30_000_000_000
 _NO_HORIZON = "~"  # sorts behind every name of an entry
 
 
-class Candidate(NamedTuple):
-    """An entry that was ready when last looked."""
-
-    priority: int
-    path: str
-    entry: Entry
+#: An entry that was ready when last looked: its priority, itself and its path.
+Candidate = tuple[int, Entry, str]
 
 
 class Head:
@@ -44,7 +38,7 @@ class Head:
         self._fs = fs
         self._paths = paths
         self._max_age = MAX_AGE_NETWORK if fs.network else MAX_AGE_LOCAL
-        self._front: list[Candidate] = []  # rests of what this client took, first last
+        self._front: list[tuple[Entry, str]] = []  # rests of what this client took, first last
         self._names: list[tuple[str, str]] = []  # (entry name, bucket), first last
         self._priority = -1
         self._read_at = -1e9
@@ -59,13 +53,13 @@ class Head:
         if self._fs.monotonic() - self._read_at > self._max_age or self._losses >= LOSSES_A_LISTING:
             self._read(thorough=False)
         if self._front:
-            return self._front.pop()
+            return self._priority, *self._front.pop()
         while True:
             while self._names:
                 name, bucket = self._choose()
                 entry = parse_entry(name)
                 if entry is not None:
-                    return Candidate(self._priority, f"{self._paths.ready}/{self._priority}/{bucket}/{name}", entry)
+                    return self._priority, entry, f"{self._paths.ready}/{self._priority}/{bucket}/{name}"
                 self._foreign.add(name)
             if not self._read(thorough=False):
                 return None
@@ -92,10 +86,10 @@ class Head:
         self._skip = randrange(self.window)
         self._losses += 1
 
-    def put_back(self, rest: Candidate) -> None:
-        """The caller put this rest of a candidate back in its place."""
-        if rest.priority == self._priority:
-            self._front.append(rest)
+    def put_back(self, priority: int, rest: list[tuple[Entry, str]]) -> None:
+        """The caller put the rest of a candidate back in its place, in these pieces."""
+        if priority == self._priority:
+            self._front += rest[::-1]
 
     def published(self, priority: int) -> None:
         """The caller published behind the candidates, unless there are none or the priority is a better one."""

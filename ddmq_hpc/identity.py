@@ -36,6 +36,16 @@ def boot() -> str:
     return _digest(_text("/proc/sys/kernel/random/boot_id") or host())
 
 
+def user_name(uid: int) -> str:
+    """The name of a user, or the number where this host knows none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def _digest(text: str) -> str:
     from zlib import crc32
 
@@ -51,7 +61,7 @@ def _text(path: str) -> str:
 
 
 @cache
-def _kernel() -> str:
+def kernel() -> str:
     """Names the PID namespace of this boot: only inside it do process ids mean anything."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
@@ -75,6 +85,11 @@ def process_start(pid: int) -> int | None:
         return int(psutil.Process(pid).create_time() * 100)
     except psutil.Error:
         return None
+
+
+def is_gone(on: str, pid: int, start: int, on_kernel: str) -> bool:
+    """Whether a process is known to be gone; False for those of other hosts, kernels and PID namespaces."""
+    return on == host() and on_kernel == kernel() and process_start(pid) != start
 
 
 class Owner(NamedTuple):
@@ -141,7 +156,7 @@ class Identity:
 
     def _renew(self) -> None:
         pid, start = self._bind()
-        self._prefix = f"{host()}:{pid}:{start}:{_kernel()}:{token()}"
+        self._prefix = f"{host()}:{pid}:{start}:{kernel()}:{token()}"
         self._suffix = f":{self._job}" if self._job else ""
         self._forks = _forks
 
@@ -161,9 +176,7 @@ class Identity:
     def is_dead(self, text: str) -> bool:
         """Whether the process of another owner is known to be gone: same host, same kernel, same PID namespace."""
         owner = Owner.parse(text)
-        if owner is None or owner.pid == 0 or owner.host != host() or owner.kernel != _kernel():
-            return False
-        return process_start(owner.pid) != owner.start
+        return owner is not None and owner.pid != 0 and is_gone(owner.host, owner.pid, owner.start, owner.kernel)
 
 
 class Detached(Identity):

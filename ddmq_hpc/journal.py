@@ -13,11 +13,15 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from ddmq_hpc.errors import UsageError
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.identity import batch_job, boot, fork_count, host
 from ddmq_hpc.names import QueuePaths
 
 FLUSH_SECONDS = 1.0
+#: How much `recent` reads: files looked at, files read, bytes of each.
+_LOOKED_AT, _READ_TAILS, _TAIL = 128, 16, 1 << 15
+_OWN = {"state", "id", "attempt", "at", "taken"}
 
 
 class Journal:
@@ -32,11 +36,11 @@ class Journal:
         self._unsynced: Any = None
         self._torn = False
 
-    def write(self, lines: list[str], durable: bool) -> None:
+    def write(self, records: list[str], durable: bool) -> None:
         """Append records made by `record`. Raises OSError when they cannot be kept."""
         if self._forks != fork_count():
             self._open()
-        data = "".join(lines).encode()
+        data = (self._tail.join(records) + self._tail).encode()
         if self._torn:
             data = b"\n" + data  # a full disk took half a record: it must not take this one with it
         self._torn = True
@@ -51,15 +55,12 @@ class Journal:
         if durable and self._unsynced is None:
             self._flush_soon()
 
-    def record(self, state: str, ident: str, attempt: int, at: float, taken: float = 0.0, **more: Any) -> str:
-        """One line: `ident` is a message id or `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
-        if self._forks != fork_count():
-            self._open()
-        extra = f",{json.dumps(more)[1:-1]}" if more else ""
-        return (
-            f'{{"state":"{state}","id":"{ident}","attempt":{attempt},'
-            f'"at":{at:.3f},"taken":{taken:.3f}{extra}{self._tail}'
-        )
+    @staticmethod
+    def record(state: str, ident: str, attempt: int, at: float, taken: float, more: dict[str, Any]) -> str:
+        """One line but for its end, which is the same for all that one process writes: `ident` is a message id or
+        `<pack>.<first>-<stop>` for several; times are seconds since 1970."""
+        extra = _extra(more) if more else ""
+        return f'{{"state":"{state}","id":"{ident}","attempt":{attempt},"at":{at:.3f},"taken":{taken:.3f}{extra}'
 
     def _open(self) -> None:
         self.close()
@@ -97,6 +98,12 @@ class Journal:
         self._forks = -1
 
 
+def _extra(more: dict[str, Any]) -> str:
+    if taken := _OWN & more.keys():
+        raise UsageError(f"an outcome cannot be called {min(taken)!r}: every record has that")
+    return f",{json.dumps(more)[1:-1]}"
+
+
 def read(fs: Filesystem, paths: QueuePaths, pack: str | None = None) -> Iterator[dict[str, Any]]:
     """All records, file by file; torn and foreign lines are passed over. `pack` keeps those that tell of that pack."""
     for name in sorted(fs.names(paths.journal)):
@@ -109,9 +116,38 @@ def read(fs: Filesystem, paths: QueuePaths, pack: str | None = None) -> Iterator
         for line in data.splitlines():
             if pack is not None and pack.encode() not in line:
                 continue
-            try:
-                found = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(found, dict) and isinstance(found.get("id"), str):
+            if found := _parse(line):
                 yield found
+
+
+def recent(fs: Filesystem, paths: QueuePaths) -> list[dict[str, Any]]:
+    """The latest records of the hosts that wrote last, in no order. Costs the same however long the journal is: of at
+    most `_LOOKED_AT` files the ends of the `_READ_TAILS` newest are read."""
+    names = [name for name in fs.names(paths.journal) if name.endswith(".jsonl")]
+    if len(names) > _LOOKED_AT:
+        from random import sample
+
+        names = sample(names, _LOOKED_AT)
+    changed: list[tuple[float, str, int]] = []
+    for name in names:
+        try:
+            status = fs.lstat(f"{paths.journal}/{name}")
+        except OSError:
+            continue
+        changed.append((status.st_mtime, name, status.st_size))
+    found: list[dict[str, Any]] = []
+    for _, name, length in sorted(changed, reverse=True)[:_READ_TAILS]:
+        try:
+            _, data = fs.read_some(f"{paths.journal}/{name}", _TAIL, max(0, length - _TAIL))
+        except OSError:
+            continue
+        found += [record for line in data.split(b"\n") if (record := _parse(line))]  # the first one, cut short, is none
+    return found
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("id"), str) else None

@@ -29,6 +29,8 @@ LOGS, STATE = "logs", "state"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
 #: Everything a queue directory holds; the first four are the states of a message.
 DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
+#: The end of the name of a lease under division.
+SPLIT = "!split"
 #: A deleted queue is first renamed to this, so that it is gone at once however long removing its files takes.
 GRAVE = ".deleted-"
 
@@ -45,13 +47,16 @@ _PACK = r"\d{19}-[0-3][a-z2-7]{8}"
 _ENTRY = rf"({_PACK})\.({_NUMBER})-([1-9]\d{{0,8}})\.(\d{{1,9}})-(\d{{1,9}})"
 _ENTRY_NAME = re.compile(_ENTRY, re.ASCII)
 _LEASE_NAME = re.compile(
-    rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})(!split)?", re.ASCII
+    rf"({_NUMBER})\.{_ENTRY}~(\d{{1,15}})\+(\d{{1,13}})@([A-Za-z0-9._:=-]{{1,140}})({SPLIT})?", re.ASCII
 )
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
+_LOCK_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{10})(\.free)?", re.ASCII)
+_SUBMISSION_NAME = re.compile(r"job-((?:slurm|pbs|sge)-[A-Za-z0-9._=-]{1,60})\.json", re.ASCII)
 _PACK_NAME = re.compile(_PACK, re.ASCII)
 _BUCKET_NAME = re.compile(r"\d{12}-[0-3]", re.ASCII)
 _PRIORITY_NAME = re.compile(_NUMBER, re.ASCII)
+_WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,120}", re.ASCII)
 _MESSAGE_ID = re.compile(rf"({_PACK})\.({_NUMBER})", re.ASCII)
 
 
@@ -80,7 +85,7 @@ class Entry(NamedTuple):
         return "%s.%d-%d.%d-%d" % self
 
     def part(self, first: int, stop: int) -> Entry:
-        return Entry(self.pack, first, stop, self.failed, self.lost)
+        return tuple.__new__(Entry, (self[0], first, stop, self[3], self[4]))  # twice a message: Entry() takes longer
 
     def contains(self, other: Entry) -> bool:
         """Whether `other` is a range of this one in the same attempt: it is then a half-done split of it."""
@@ -108,15 +113,16 @@ class Lease(NamedTuple):
 
     @property
     def name(self) -> str:
-        mark = "!split" if self.split else ""
-        pack, first, stop, failed, lost = self.entry
-        return (
-            f"{self.priority}.{pack}.{first}-{stop}.{failed}-{lost}~{self.deadline}+{self.duration}@{self.owner}{mark}"
-        )
+        return lease_name(self.priority, self.entry.name, self.deadline, self.duration, self.owner, SPLIT * self.split)
 
     def part(self, first: int, stop: int) -> Lease:
         priority, entry, deadline, duration, owner, split = self
         return Lease(priority, entry.part(first, stop), deadline, duration, owner, split)
+
+
+def lease_name(priority: int, entry: str, deadline: int, duration: int, owner: str, mark: str = "") -> str:
+    """The name of a lease of the entry of that name: for those who have it at hand, as takers do."""
+    return f"{priority}.{entry}~{deadline}+{duration}@{owner}{mark}"
 
 
 class Delayed(NamedTuple):
@@ -144,7 +150,8 @@ class Dead(NamedTuple):
 
 
 def _entry(groups: tuple[str, ...]) -> Entry | None:
-    entry = Entry(groups[0], int(groups[1]), int(groups[2]), int(groups[3]), int(groups[4]))
+    pack, first, stop, failed, lost = groups
+    entry = Entry(pack, int(first), int(stop), int(failed), int(lost))
     return entry if entry.first < entry.stop else None
 
 
@@ -188,6 +195,23 @@ def parse_message_id(text: str) -> tuple[str, int] | None:
     return (found[1], int(found[2])) if found else None
 
 
+def is_worker_id(text: str) -> bool:
+    return _WORKER_ID.fullmatch(text) is not None and not text.startswith(".")
+
+
+def parse_worker_file(name: str) -> tuple[str, str] | None:
+    """(worker id, "json" or "stop") of a name in workers/; None for other files, and for records of submissions."""
+    ident, _, kind = name.rpartition(".")
+    if kind not in ("json", "stop") or not is_worker_id(ident) or parse_submission(name):
+        return None
+    return ident, kind
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name in tmp/ is one that clients make there."""
+    return is_pack(name) or name.startswith(("clock-", "settings-", "workers-"))
+
+
 def is_pack(name: str) -> bool:
     return _PACK_NAME.fullmatch(name) is not None
 
@@ -204,6 +228,11 @@ def pack_name(ns: int, level: int, token: str) -> str:
     return "%019d-%d%s" % (ns, level, token)
 
 
+def new_entry_name(pack: str, count: int) -> str:
+    """The name of the entry of a whole new pack of `count` messages."""
+    return f"{pack}.0-{count}.0-0"
+
+
 def published_ns(pack: str) -> int:
     """Nanoseconds since 1970 when the pack was published, in the file system's clock."""
     return int(pack[:19])
@@ -218,8 +247,12 @@ def bucket_of(pack: str) -> str:
 
     A function of the pack's name alone, so an entry that is put back needs no search for its place.
     """
-    level = int(pack[20])
-    start = int(pack[:19]) // WINDOWS[level] * WINDOWS[level]
+    return bucket_at(int(pack[:19]), int(pack[20]))
+
+
+def bucket_at(ns: int, level: int) -> str:
+    """The bucket of a pack of that time and level."""
+    start = ns // WINDOWS[level] * WINDOWS[level]
     return "%012d-%d" % (start // _UNIT, level)
 
 
@@ -249,6 +282,49 @@ def key_name(key: str) -> str:
     return f"{digest[:2]}/{digest[2:40]}"
 
 
+class Lock(NamedTuple):
+    """A name in locks/: the newest generation of a lock says who holds it, or that it is free."""
+
+    what: str
+    generation: int
+    free: bool
+
+
+def lock_name(what: str, generation: int, free: bool) -> str:
+    return f"{what}.{generation:010d}{'.free' * free}"
+
+
+def parse_lock(name: str) -> Lock | None:
+    found = _LOCK_NAME.fullmatch(name)
+    return Lock(found[1], int(found[2]), found[3] is not None) if found else None
+
+
+def submission_name(label: str) -> str:
+    """The file under workers/ that tells of the batch job (an array, as a rule) with that label."""
+    return f"job-{label}.json"
+
+
+def parse_submission(name: str) -> str | None:
+    """The label of the batch job that a file under workers/ tells of; None for other files."""
+    found = _SUBMISSION_NAME.fullmatch(name)
+    return found[1] if found else None
+
+
+def chain_name(label: str, attempt: int) -> str:
+    """The name under locks/ of the n-th attempt to submit the successor of a submission: made once, by one worker."""
+    return f"chain-{label}.{attempt}"
+
+
+def chain_failed_name(label: str, attempt: int) -> str:
+    """Says that an attempt submitted nothing, so that there may be another."""
+    return f"chain-{label}.{attempt}.failed"
+
+
+def is_chain_of(name: str, label: str) -> bool:
+    """Whether a name under locks/ tells of an attempt to submit the successor of that submission."""
+    return name.startswith(f"chain-{label}.")
+
+
 def make_receipt(queue: str, lease: Lease) -> str:
     """What stands for one leased message outside this process: `<queue>/<name of its lease>`."""
     return f"{queue}/{lease.name}"
@@ -268,15 +344,15 @@ def parse_receipt(receipt: object, queue: str) -> Lease:
     return lease
 
 
-def recovery_stamp(minute: int) -> str:
-    """The name in locks/ whose maker may ask the schedulers in that minute (since 1970)."""
-    return f"recover-{minute}"
+def minute_stamp(kind: str, minute: int) -> str:
+    """The name in locks/ whose maker alone may do what `kind` says in that minute (since 1970)."""
+    return f"{kind}-{minute}"
 
 
-def recovery_minute(name: str) -> int | None:
+def stamped_minute(kind: str, name: str) -> int | None:
     """The minute of such a stamp; None for anything else."""
     prefix, _, minute = name.partition("-")
-    return int(minute) if prefix == "recover" and minute.isascii() and minute.isdigit() else None
+    return int(minute) if prefix == kind and minute.isascii() and minute.isdigit() else None
 
 
 class QueuePaths:
@@ -292,6 +368,8 @@ class QueuePaths:
         self.delayed = f"{self.top}/{DELAYED}"
         self.dead = f"{self.top}/{DEAD}"
         self.tmp = f"{self.top}/{TMP}"
+        self.workers = f"{self.top}/{WORKERS}"
+        self.locks = f"{self.top}/{LOCKS}"
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
@@ -313,6 +391,13 @@ class QueuePaths:
 
     def in_dead(self, dead: Dead) -> str:
         return f"{self.dead}/{dead.name}"
+
+    def in_workers(self, ident: str, kind: str = "json") -> str:
+        """The registration of a worker, or the request to it to `stop`."""
+        return f"{self.workers}/{ident}.{kind}"
+
+    def in_locks(self, name: str) -> str:
+        return f"{self.locks}/{name}"
 
     def in_tmp(self, pack: str) -> str:
         return f"{self.tmp}/{pack}"

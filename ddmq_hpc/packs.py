@@ -18,20 +18,19 @@ class PackReader:
         self._fs = fs
         self._last: tuple[str, list[bytes]] = ("", [])
 
-    def lines(self, path: str, entry: Entry) -> list[bytes]:
-        """All lines of the pack; the last is what follows the last newline. Raises OSError."""
-        pack, lines = self._last
-        if pack == entry.pack:
-            return lines
+    def _read(self, path: str, pack: str) -> list[bytes]:
+        """All lines of a pack; the last is what follows the last newline."""
         lines = self._fs.read(path).split(b"\n")
         if len(lines) > 2:
-            self._last = (entry.pack, lines)
+            self._last = (pack, lines)
         return lines
 
     def read(self, path: str, entry: Entry) -> tuple[list[tuple[int, Any, Options]], dict[int, str]]:
         """The readable messages of an entry, (index, body, options), and why each of the others is not. Raises
         OSError."""
-        lines = self.lines(path, entry)
+        pack, lines = self._last
+        if pack != entry.pack:
+            lines = self._read(path, entry.pack)
         whole = len(lines) - 1  # a line that no newline ends is torn
         good: list[tuple[int, Any, Options]] = []
         bad: dict[int, str] = {}

@@ -6,7 +6,7 @@ import os
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import fork_count, token
-from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_of, pack_name
+from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_at, new_entry_name, pack_name
 
 #: Bounds of a pack: a million messages are 8,000 inodes, and none is too big to read in one go.
 PACK_MESSAGES, PACK_BYTES = 128, 256 * 1024
@@ -26,12 +26,15 @@ class PackNames:
         self._window = -1
         self._in_window = 0
         self._entered_ns = 0
+        self.bucket = ""  # of the last name
 
     def next(self, ns: int) -> str:
         """A name for a pack published at `ns`, at a level that keeps its bucket small."""
         if self._forks != fork_count():
             self._token, self._forks = token(), fork_count()
-        ns = self._last_ns = max(ns, self._last_ns + 1)
+        if ns <= self._last_ns:
+            ns = self._last_ns + 1
+        self._last_ns = ns
         self._choose_level(ns)
         return pack_name(ns, self._level, self._token)
 
@@ -54,6 +57,7 @@ class PackNames:
     def _enter(self, level: int, ns: int) -> None:
         self._level, self._window = level, ns // WINDOWS[level]
         self._in_window, self._entered_ns = 1, ns
+        self.bucket = bucket_at(ns, level)
 
 
 class Publisher:
@@ -65,34 +69,38 @@ class Publisher:
         self._names = PackNames()
         self._synced = ""
 
-    def put(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> Entry:
-        """One pack of `lines`, taken not before `delay` seconds; on disk when `durable`. Raises OSError, and then
-        nothing of it is visible."""
+    def put(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> str:
+        """One pack of `lines`, taken not before `delay` seconds; on disk when `durable`. Its name. Raises OSError, and
+        then nothing of it is visible."""
         if durable and self._fs.sync_keeps_name:
             return self._put_then_sync(lines, priority, delay)
-        entry, directory = self.put_unsynced(lines, priority, delay, durable)
+        pack, target = self.put_unsynced(lines, priority, delay, durable)
         if durable:
-            self.sync(directory)
-        return entry
+            try:
+                self.sync(self._paths.parent(target))
+            except OSError:
+                self._fs.drop(target)  # unless somebody took it already, nothing of it stays
+                raise
+        return pack
 
-    def _put_then_sync(self, lines: list[bytes], priority: int, delay: float) -> Entry:
+    def _put_then_sync(self, lines: list[bytes], priority: int, delay: float) -> str:
         """One flush for the pack and its name, half the cost of one for each.
 
         A power cut in between can leave a pack that is empty, of a publish that never returned: readers set it aside.
         """
         fs = self._fs
-        entry, source, target = self._new(len(lines), priority, delay)
+        pack, source, target = self._new(len(lines), priority, delay)
         handle = fs.create_open(source, b"".join(lines))
         try:
             self.place(source, target)
             try:
                 fs.sync_file(handle)
             except OSError:
-                fs.drop(target)  # unless somebody took it already, nothing of it stays
+                fs.drop(target)  # as in `put`
                 raise
         finally:
             os.close(handle)
-        return entry
+        return pack
 
     def sync(self, directory: str) -> None:
         """Bring a directory to the disk, and those above it the first time: it may be new itself."""
@@ -103,24 +111,24 @@ class Publisher:
             self._fs.sync_directory(self._paths.parent(parent))
             self._synced = directory
 
-    def put_unsynced(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> tuple[Entry, str]:
-        """Like `put`, but leaves flushing the directory, which is returned, to the caller: bulk publishes share it."""
-        entry, source, target = self._new(len(lines), priority, delay)
-        self._fs.create(source, lines[0] if len(lines) == 1 else b"".join(lines), durable)
+    def put_unsynced(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> tuple[str, str]:
+        """Like `put`, but leaves flushing the directory to the caller: bulk publishes share it. The pack's name and the
+        path of its entry."""
+        pack, source, target = self._new(len(lines), priority, delay)
+        self._fs.create(source, b"".join(lines), durable)
         self.place(source, target)
-        return entry, self._paths.parent(target)
+        return pack, target
 
-    def _new(self, count: int, priority: int, delay: float) -> tuple[Entry, str, str]:
-        """The entry of a new pack, where to write it and where to put it then."""
+    def _new(self, count: int, priority: int, delay: float) -> tuple[str, str, str]:
+        """The name of a new pack, where to write it and where to put it then."""
         paths = self._paths
         now = self._fs.now(paths.tmp)
         pack = self._names.next(int(now * 1e9))
-        entry = Entry(pack, 0, count, 0, 0)
         if delay > 0:
-            target = paths.in_delayed(Delayed(int((now + delay) * 1000), priority, entry))
+            target = paths.in_delayed(Delayed(int((now + delay) * 1000), priority, Entry(pack, 0, count, 0, 0)))
         else:
-            target = f"{paths.ready}/{priority}/{bucket_of(pack)}/{entry.name}"
-        return entry, f"{paths.tmp}/{pack}", target
+            target = f"{paths.ready}/{priority}/{self._names.bucket}/{new_entry_name(pack, count)}"
+        return pack, f"{paths.tmp}/{pack}", target
 
     def new_pack(self) -> str:
         return self._names.next(int(self._fs.now(self._paths.tmp) * 1e9))

@@ -12,12 +12,12 @@ from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
 from ddmq_hpc.handles import Handle, Handles, receipt_of
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
-from ddmq_hpc.messages import Message, Options
-from ddmq_hpc.names import Dead, Entry, Lease, QueuePaths, message_id
+from ddmq_hpc.messages import NO_OPTIONS, LineEncoder, Message, Options
+from ddmq_hpc.names import SPLIT, Dead, Entry, Lease, QueuePaths, message_id
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.publishing import Publisher
 from ddmq_hpc.settings import Settings
-from ddmq_hpc.settling import Held, Parting, Taken, carve, kept_runs, placed, runs_of, split_lease
+from ddmq_hpc.settling import Held, Parting, carve, kept_runs, runs_of, split_lease
 from ddmq_hpc.sweeping import Sweeper, Swept
 from ddmq_hpc.taking import Taker
 
@@ -51,15 +51,21 @@ class Queue:
 
     # -- publish
 
-    def put(self, lines: list[bytes], options: Options, delay: float, durable: bool | None) -> Entry:
-        """Publish encoded messages as one pack: all of them or none."""
+    def publish(
+        self, body: Any, options: Options = NO_OPTIONS, delay: float = 0.0, durable: bool | None = None
+    ) -> Message:
+        """Publish one message. Raises `BadMessage`, `StorageError`; then it was not published."""
         settings = self._settings()
+        line = LineEncoder(options, settings.max_message_bytes).line(body)
         priority = settings.priority if options.priority is None else options.priority
-        with self.publish_lock:
-            entry = self.publisher.put(lines, priority, delay, settings.durable if durable is None else durable)
-            if delay <= 0:
-                self.taker.published(priority)
-        return entry
+        try:
+            with self.publish_lock:
+                pack = self.publisher.put([line], priority, delay, settings.durable if durable is None else durable)
+                if delay <= 0:
+                    self.taker.published(priority)
+        except OSError as error:
+            raise self.trouble(error, f"publish to queue {self.name!r}") from error
+        return Message(message_id(pack, 0), body, self.name, options, settings)
 
     # -- take
 
@@ -90,15 +96,13 @@ class Queue:
 
     def _take_now(self, count: int, duration: float | None, settings: Settings) -> list[Message]:
         self.sweeper.maybe(settings)
-        milliseconds = max(1, int((settings.timeout if duration is None else duration) * 1000))
+        milliseconds = int((settings.timeout if duration is None else duration) * 1000) or 1
         leases = self.taker.take(count, milliseconds)
         if not leases and not self._looks_empty(settings):
             leases = self.taker.take(count, milliseconds)
-        own_timeout = duration is None
-        if len(leases) == 1:
-            messages = self._open(leases[0], settings, own_timeout)
-        else:
-            messages = [message for lease in leases for message in self._open(lease, settings, own_timeout)]
+        messages: list[Message] = []
+        for lease, path in leases:
+            messages += self._open(lease, path, settings, duration is None)
         if leases and not messages:
             return self._take_now(count, duration, settings)  # all of it was damaged: it is out of the way now
         return messages
@@ -122,7 +126,7 @@ class Queue:
             if swept.requeued or swept.due or self._recover(names):
                 self.taker.forget()
                 return False
-            dividing = any(name.endswith("!split") for name in names)
+            dividing = any(name.endswith(SPLIT) for name in names)
             after = self.fs.lstat(self.paths.leased).st_mtime_ns
             quiet = self.fs.now(self.paths.tmp) - after / 1e9 > _QUIET
             if not dividing and before == after and (quiet or not names):
@@ -138,10 +142,10 @@ class Queue:
         recovered = self.idle_hook(self)
         return recovered is not None and recovered.requeued > 0
 
-    def _open(self, taken: Taken, settings: Settings, own_timeout: bool) -> list[Message]:
+    def _open(self, lease: Lease, path: str, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""
-        lease, path = taken
-        held = Held(self, lease, self.fs.time(), path)
+        entry = lease.entry
+        held = Held(self, lease, path if entry.stop - entry.first == 1 else None)
         try:
             good, bad = self.reader.read(path, lease.entry)
         except OSError as error:
@@ -157,12 +161,12 @@ class Queue:
             self._set_aside(held, bad)
         if own_timeout and good and good[0][2].timeout is not None and good[0][2].timeout != settings.timeout:
             self._extend_held(held, good[0][2].timeout)
-        entry, name, priority = lease.entry, self.name, lease.priority
+        name, priority = self.name, lease.priority
         prefix, failed, lost = entry.pack + ".", entry.failed, entry.lost
-        return [
-            Message(f"{prefix}{index}", body, name, options, settings, failed, lost, priority, held)
-            for index, body, options in good
-        ]
+        messages = []
+        for index, body, options in good:
+            messages.append(Message(f"{prefix}{index}", body, name, options, settings, failed, lost, priority, held))
+        return messages
 
     def _set_aside(self, held: Held, bad: dict[int, str]) -> None:
         lease = held.runs[0]
@@ -171,7 +175,7 @@ class Queue:
             now = self.fs.time()
             self.journal.write(
                 [
-                    self._record("damaged", lease, run, now, held, reason=reason)
+                    self._record("damaged", lease, run, now, held, {"reason": reason})
                     for run in runs_of(lease.entry, indexes)
                 ],
                 self._settings().durable,
@@ -183,6 +187,24 @@ class Queue:
             self._settle(held, indexes, target)
 
     # -- settle
+
+    def ack_one(self, message: Message, outcome: dict[str, Any]) -> None:
+        """The same as `ack` of one message, in few steps when it was leased alone and its lease has not run out."""
+        held = message.held
+        if held is not None and message.queue == self.name:
+            now = self.fs.now(self.paths.tmp)
+            with held.lock:
+                if held.path and now * 1000 <= held.runs[0].deadline:
+                    attempt = message.failed + message.lost + 1
+                    record = self.journal.record("acked", message.id, attempt, now, held.taken, outcome)
+                    try:
+                        done = self._settle_whole(held, record, held.path)
+                    except OSError as error:
+                        raise self.trouble(error, f"settle messages of queue {self.name!r}") from error
+                    if done:
+                        return
+                    raise self._lost([message])
+        self.ack([message], **outcome)
 
     def ack(self, messages: Iterable[Handle], **outcome: Any) -> None:
         """The messages are done. Raises `LeaseLost` for those that are no longer held; the others are acked all the
@@ -267,20 +289,22 @@ class Queue:
         """Settle some messages of one lease: look, write the outcome down, let go. The indexes of those that were
         lost."""
         now = self.fs.now(self.paths.tmp)
-        settings = self._settings()
-        if fate_of is None and _is_all(held, handles) and now * 1000 <= held.runs[0].deadline:
-            return () if self._settle_whole(held, state, now, settings, outcome) else handles.keys()
+        with held.lock:
+            if fate_of is None and _is_all(held, handles) and now * 1000 <= held.runs[0].deadline:
+                record = self._record(state, held.runs[0], held.runs[0].entry, now, held, outcome)
+                whole = self.paths.in_leased(held.runs[0])
+                return () if self._settle_whole(held, record, whole) else handles.keys()
         self._forget_reclaimed(held, now)
         mine = {index for index in handles if held.run_of(index)}
         lost = handles.keys() - mine
         if not mine:
             return lost
         # The runs of a lease differ in nothing but their ranges, which other threads may divide meanwhile.
-        lease = held.first
+        lease, settings = held.first, self._settings()
         fate = None if fate_of is None else fate_of(Rules(settings, self._options(held, handles)), lease)
         more = outcome if fate is None else {"to": fate.state, **outcome}
         runs = runs_of(lease.entry, mine)
-        self.journal.write([self._record(state, lease, run, now, held, **more) for run in runs], settings.durable)
+        self.journal.write([self._record(state, lease, run, now, held, more) for run in runs], settings.durable)
         if fate is None:
             return lost | self._settle(held, mine, None)
         return lost | self._settle(held, mine, lambda _, part: fate.path(self.paths, part, now))
@@ -291,17 +315,14 @@ class Queue:
             for lease in list(held.runs):
                 if now * 1000 > lease.deadline and not self.fs.is_there(self.paths.in_leased(lease)):
                     held.runs.remove(lease)
+                    held.path = None
 
-    def _settle_whole(self, held: Held, state: str, now: float, settings: Settings, outcome: dict[str, Any]) -> bool:
-        """The usual case in few calls: everything of a lease is done, and the lease has not run out."""
-        with held.lock:
-            if not held.runs:
-                return False  # another thread's heartbeat found it lost
-            lease = held.runs[0]
-            self.journal.write([self._record(state, lease, lease.entry, now, held, **outcome)], settings.durable)
-            path = held.path or self.paths.in_leased(lease)
-            done = self.fs.drop(path) or self._reply_was_lost(lease, path)
-            held.runs.clear()
+    def _settle_whole(self, held: Held, record: str, path: str) -> bool:
+        """The usual case in few calls: everything of a lease is done, and the lease has not run out. Under its lock."""
+        self.journal.write([record], self._settings().durable)
+        done = self.fs.drop(path) or self._reply_was_lost(held.runs[0], path)
+        held.runs.clear()
+        held.path = None
         return done
 
     def _settle(self, held: Held, indexes: Collection[int], target: Callable[[Lease, Entry], str] | None) -> set[int]:
@@ -316,7 +337,7 @@ class Queue:
                     continue
                 kept = [lease._replace(entry=run) for run in kept_runs(lease.entry, mine)]
                 parts = runs_of(lease.entry, mine)
-                go = [Parting(part, target(lease, part)) for part in parts] if target else []
+                go = [(part, target(lease, part)) for part in parts] if target else []
                 done = self._divide(lease, kept, go)
                 at = held.runs.index(lease)
                 held.runs[at : at + 1] = kept if done else []
@@ -325,35 +346,37 @@ class Queue:
         return lost
 
     def _divide(self, lease: Lease, kept: list[Lease], go: list[Parting]) -> bool:
-        taken = whole = placed(self.paths, lease)
+        whole, taken = lease, self.paths.in_leased(lease)
+        path = taken
         if len(kept) + len(go) > 1:
-            whole = placed(self.paths, split_lease(lease, lease.entry, int(self.fs.now(self.paths.tmp) * 1000)))
-            if not self.fs.claim(taken.path, whole.path):
+            whole = split_lease(lease, lease.entry, int(self.fs.now(self.paths.tmp) * 1000))
+            path = self.paths.in_leased(whole)
+            if not self.fs.claim(taken, path):
                 return False
         try:
-            if carve(self.fs, self.paths, whole, [placed(self.paths, piece) for piece in kept], go):
+            if carve(self.fs, self.paths, path, [self.paths.in_leased(piece) for piece in kept], go):
                 return True
         except OSError:
-            if whole is not taken:
-                self.fs.claim(whole.path, taken.path)  # held on to, as before
+            if whole is not lease:
+                self.fs.claim(path, taken)  # held on to, as before
             raise
-        return not kept and self._reply_was_lost(*whole)
+        return not kept and self._reply_was_lost(whole, path)
 
     def _reply_was_lost(self, lease: Lease, path: str) -> bool:
         """Whether a lease is gone although nobody may reclaim it yet: on a network file system that was this client's
         own call, its reply lost."""
         return self.fs.network and self.fs.now(self.paths.tmp) * 1000 < lease.deadline and not self.fs.is_there(path)
 
-    def _record(self, state: str, lease: Lease, run: Entry, now: float, held: Held, **more: Any) -> str:
+    def _record(self, state: str, lease: Lease, run: Entry, now: float, held: Held, more: dict[str, Any]) -> str:
         single = run.stop - run.first == 1
         ident = message_id(run.pack, run.first) if single else f"{run.pack}.{run.first}-{run.stop}"
-        return self.journal.record(state, ident, run.failed + run.lost + 1, now, held.taken, **more)
+        return self.journal.record(state, ident, run.failed + run.lost + 1, now, held.taken, more)
 
     def _options(self, held: Held, handles: Mapping[int, Handle]) -> Options:
         first = next(iter(handles.values()))
         if isinstance(first, Message):
             return first.options
-        lease = held.runs[0]
+        lease = held.runs[0] if held.runs else held.first
         options = self.reader.options(self.paths.in_leased(lease), lease.entry)
         return options if options is not None else Options()
 

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from ddmq_hpc import schedulers
 from ddmq_hpc.expiry import NodeFiles
 from ddmq_hpc.identity import Owner, batch_job, token
-from ddmq_hpc.names import parse_lease, recovery_minute, recovery_stamp
+from ddmq_hpc.names import minute_stamp, parse_lease, stamped_minute
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.schedulers import ENDED, UNKNOWN, Job
 from ddmq_hpc.sweeping import Swept
@@ -26,6 +26,7 @@ from ddmq_hpc.sweeping import Swept
 #: Seconds that a scheduler has to answer while a client has other things to do.
 MAYBE_SECONDS = 5.0
 _MINUTE = 60
+_STAMP = "recover"
 _SPREAD = 3.0  # seconds over which the clients of a cluster come for a minute's query
 
 #: The steady clock's time before which a client need not look into its queue again.
@@ -168,7 +169,7 @@ def _reclaim(queue: Queue, ended: list[_Holdings]) -> Swept:
 def _is_first(queue: Queue, minute: int) -> bool:
     """Whether this client is the one of the cluster that asks in this minute (of the file system's clock)."""
     fs, paths = queue.fs, queue.paths
-    stamp = f"{paths.locks}/{recovery_stamp(minute)}"
+    stamp = f"{paths.locks}/{minute_stamp(_STAMP, minute)}"
     if fs.is_there(stamp):
         return False
     mark = f"{paths.tmp}/clock-{token()}"
@@ -179,7 +180,7 @@ def _is_first(queue: Queue, minute: int) -> bool:
     finally:
         fs.drop(mark)
     for name in fs.names(paths.locks):
-        old = recovery_minute(name)
+        old = stamped_minute(_STAMP, name)
         if old is not None and old < minute - 1:
             fs.drop(f"{paths.locks}/{name}")
     return True

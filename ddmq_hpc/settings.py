@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Callable
@@ -69,6 +70,22 @@ def exit_actions(value: Any) -> dict[int, str]:
     return {number(1, 255)(code): one_of(EXIT_ACTIONS)(action) for code, action in value.items()}
 
 
+_ACCOUNT = re.compile(r"[^\W\d][\w.@+\\-]{0,63}\$?")
+
+
+def account(value: Any) -> str:
+    """The name of a user or a group."""
+    if not isinstance(value, str) or not _ACCOUNT.fullmatch(value):
+        raise UsageError(f"{value!r:.60} is not the name of a user or group")
+    return value
+
+
+def accounts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        value = [value]
+    return tuple(map(account, value))
+
+
 priority_number = number(0, MAX_PRIORITY)
 limit_number = number(0, _COUNT_LIMIT)
 
@@ -116,6 +133,14 @@ class Settings:
     )
     on_lost: str = _setting(
         "kill", one_of(ON_LOST), "what a worker does with a task whose lease was lost: kill, finish"
+    )
+    trusted_users: tuple[str, ...] = _setting(
+        (),
+        accounts,
+        "whose messages are run besides yours and root's: [NAME, ...]; counts in a file that only you can write",
+    )
+    trusted_group: str | None = _setting(
+        None, optional(account), "the group whose members are trusted alike, but not by `work --shell`"
     )
     paused: bool = _setting(False, boolean, "hand out nothing")
 
@@ -231,6 +256,8 @@ def example() -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {inner}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_plain, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

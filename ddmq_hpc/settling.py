@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ddmq_hpc.fs import Filesystem
-from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt
+from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt, parse_lease
 
 if TYPE_CHECKING:
     from ddmq_hpc.messages import Message
@@ -23,65 +23,65 @@ SPLIT_MS = 60_000
 _SPLIT_MIN_MS = 10_000
 
 
-class Taken(NamedTuple):
-    """A lease and its path."""
-
-    lease: Lease
-    path: str
-
-
-class Parting(NamedTuple):
-    """A piece that leaves `leased`, and the path it goes to."""
-
-    entry: Entry
-    target: str
+#: A piece that leaves `leased`, and the path it goes to. A plain tuple: takers make one for most messages.
+Parting = tuple[Entry, str]
 
 
 def split_lease(lease: Lease, entry: Entry, now_ms: int) -> Lease:
     """The lease of `entry` while it is being divided for the sake of `lease`."""
-    span = min(SPLIT_MS, max(lease.duration, _SPLIT_MIN_MS))
+    span = split_span(lease.duration)
     return Lease(lease.priority, entry, now_ms + span, span, lease.owner, True)
 
 
-def carve(fs: Filesystem, paths: QueuePaths, whole: Taken, keep: list[Taken], go: list[Parting]) -> bool:
-    """Turn `whole` into `keep` and `go`; what is in neither is settled and vanishes.
+def split_span(duration: int) -> int:
+    """How long an entry may be under division for the sake of a lease of `duration`, in milliseconds."""
+    return SPLIT_MS if duration > SPLIT_MS else max(duration, _SPLIT_MIN_MS)
+
+
+def carve(fs: Filesystem, paths: QueuePaths, whole: str, keep: list[str], go: list[Parting]) -> bool:
+    """Turn the lease at the path `whole` into `keep`, the paths of leases, and `go`; what is in neither is settled and
+    vanishes.
 
     False when the lease was gone: nothing of it is the caller's any more. With several pieces `whole` must be marked
     `split`, so that it is nobody else's to divide.
     """
-    lease, source = whole
     if not keep and not go:
-        return fs.drop(source)
+        return fs.drop(whole)
     if not go:
-        return _link_all(fs, source, keep[1:]) and _finish(fs, source, keep)
-    links = keep
-    if len(go) > 1:
-        links = keep + [placed(paths, lease._replace(entry=piece.entry)) for piece in go[1:]]
-    if not _link_all(fs, source, links):
+        return _link_all(fs, whole, keep[1:]) and _finish(fs, whole, keep)
+    parked = _parked(paths, whole, go[1:]) if len(go) > 1 else []
+    links = keep + parked
+    if not _link_all(fs, whole, links):
         return False
     try:
-        moved = fs.put(source, go[0].target)
+        moved = fs.put(whole, go[0][1])
     except OSError:
         _drop_all(fs, links)  # not executed: the whole is still the caller's
         raise
     if not moved and not _still_mine(fs, paths, links):
         return False
-    for parked, piece in zip(links[len(keep) :], go[1:]):
+    for source, (_, target) in zip(parked, go[1:]):
         try:
-            fs.put(parked.path, piece.target)
+            fs.put(source, target)
         except OSError:
-            fs.put(parked.path, piece.target)  # half is done: a passing fault must not stop the rest
+            fs.put(source, target)  # half is done: a passing fault must not stop the rest
     return True
 
 
-def placed(paths: QueuePaths, lease: Lease) -> Taken:
-    return Taken(lease, paths.in_leased(lease))
+def _parked(paths: QueuePaths, whole: str, pieces: list[Parting]) -> list[str]:
+    """Where pieces stay until `whole` is out of the way."""
+    (lease,) = _leases([whole])
+    return [paths.in_leased(lease._replace(entry=entry)) for entry, _ in pieces]
 
 
-def _link_all(fs: Filesystem, source: str, links: list[Taken]) -> bool:
+def _leases(paths: Iterable[str]) -> list[Lease]:
+    return [lease for path in paths if (lease := parse_lease(path.rpartition("/")[2]))]
+
+
+def _link_all(fs: Filesystem, source: str, links: list[str]) -> bool:
     for done, link in enumerate(links):
         try:
-            if fs.add_link(source, link.path):
+            if fs.add_link(source, link):
                 continue
         except OSError:
             _drop_all(fs, links[:done])
@@ -91,9 +91,9 @@ def _link_all(fs: Filesystem, source: str, links: list[Taken]) -> bool:
     return True
 
 
-def _finish(fs: Filesystem, source: str, keep: list[Taken]) -> bool:
+def _finish(fs: Filesystem, source: str, keep: list[str]) -> bool:
     try:
-        if fs.claim(source, keep[0].path):
+        if fs.claim(source, keep[0]):
             return True
     except OSError:
         _drop_all(fs, keep[1:])
@@ -102,30 +102,24 @@ def _finish(fs: Filesystem, source: str, keep: list[Taken]) -> bool:
     return False
 
 
-def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[Taken]) -> bool:
+def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[str]) -> bool:
     """After the whole was gone: my own rename with its reply lost, or a sweeper that took it over?
 
     A sweeper that did has either dropped my pieces already or still holds the entry that contains them.
     """
-    from ddmq_hpc.names import parse_lease
-
-    names = fs.names(paths.leased)
-    held = [lease for lease in map(parse_lease, names) if lease]
-    mine = {piece.lease.name for piece in pieces}
+    mine, held = set(_leases(pieces)), set(_leases(fs.names(paths.leased)))
     over = any(
-        other.name not in mine and other.entry != piece.lease.entry and other.entry.contains(piece.lease.entry)
-        for other in held
-        for piece in pieces
+        other.entry != piece.entry and other.entry.contains(piece.entry) for other in held - mine for piece in mine
     )
-    if pieces and fs.network and mine <= set(names) and not over:
+    if pieces and fs.network and mine <= held and not over:
         return True
     _drop_all(fs, pieces)
     return False
 
 
-def _drop_all(fs: Filesystem, links: list[Taken]) -> None:
+def _drop_all(fs: Filesystem, links: list[str]) -> None:
     for link in links:
-        fs.drop(link.path)
+        fs.drop(link)
 
 
 class Settler(Protocol):
@@ -133,7 +127,7 @@ class Settler(Protocol):
 
     name: str
 
-    def ack(self, messages: Iterable[Message]) -> None: ...
+    def ack_one(self, message: Message, outcome: dict[str, Any]) -> None: ...
 
     def nack(self, messages: Iterable[Message]) -> None: ...
 
@@ -143,12 +137,12 @@ class Held:
 
     __slots__ = ("first", "lock", "path", "queue", "runs", "taken")
 
-    def __init__(self, queue: Settler, lease: Lease, taken: float, path: str | None = None) -> None:
+    def __init__(self, queue: Settler, lease: Lease, path: str | None = None) -> None:
         self.queue = queue
         self.first = lease  # as it was taken
         self.runs = [lease]
-        self.path = path  # of the only run, as long as it is as it was taken
-        self.taken = taken
+        self.path = path  # of the only run when that is one message, as long as it is held as it was taken
+        self.taken = (lease.deadline - lease.duration) / 1000
         self.lock = Lock()
 
     def run_of(self, index: int) -> Lease | None:
@@ -166,7 +160,7 @@ class Held:
         return lease.deadline / 1000 if lease else None
 
     def ack_one(self, message: Message) -> None:
-        self.queue.ack([message])
+        self.queue.ack_one(message, {})
 
     def nack_one(self, message: Message) -> None:
         self.queue.nack([message])

@@ -14,7 +14,7 @@ from ddmq_hpc.fate import Rules
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
-from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_pack, parse_delayed, parse_lease
+from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_leftover, parse_delayed, parse_lease
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.settling import split_lease
@@ -50,21 +50,22 @@ class Sweeper:
         self._swept = -1e9
         self._looked = -1e9
 
-    def maybe(self, settings: Settings) -> Swept:
+    def maybe(self, settings: Settings) -> None:
         """Sweep if nobody on this node did lately."""
         clock = self._fs.monotonic()
         if clock - self._looked < DUE_SECONDS:
-            return Swept()
+            return
         self._looked = clock
         if clock - self._swept < SWEEP_SECONDS:
-            return Swept(due=self.promote())
+            self.promote()
+            return
         self._swept = clock
         now = self._fs.time()
         node = self._node_files()
         if node.stamp_age(now) < SWEEP_SECONDS:
-            return Swept()
+            return
         node.stamp(now)
-        return self.sweep(settings)
+        self.sweep(settings)
 
     def sweep(self, settings: Settings) -> Swept:
         """Requeue every lease that ran out or whose owner is known to be dead; make ready what is due."""
@@ -135,7 +136,7 @@ class Sweeper:
         fate = Rules(settings, options).after_loss(lease.priority, lease.entry)
         ident = f"{lease.entry.pack}.{lease.entry.first}-{lease.entry.stop}"
         attempt = lease.entry.failed + lease.entry.lost + 1
-        record = self._journal.record("lost", ident, attempt, now, to=fate.state, owner=lease.owner)
+        record = self._journal.record("lost", ident, attempt, now, 0.0, {"to": fate.state, "owner": lease.owner})
         if not fs.put(path, fate.path(paths, fate.entry, now)):
             return ""
         self._journal.write([record], settings.durable)
@@ -178,8 +179,7 @@ class Sweeper:
                 found = fs.lstat(path)
             except OSError:
                 continue
-            ours = is_pack(name) or name.startswith("clock-")
-            if ours and found.st_nlink == 1 and now - found.st_mtime > _LEFTOVER_SECONDS:
+            if is_leftover(name) and found.st_nlink == 1 and now - found.st_mtime > _LEFTOVER_SECONDS:
                 removed += fs.drop(path)
         return removed
 

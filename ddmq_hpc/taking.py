@@ -7,12 +7,14 @@ from threading import Lock
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.head import Candidate, Head
 from ddmq_hpc.identity import Identity
-from ddmq_hpc.names import Entry, Lease, QueuePaths
-from ddmq_hpc.settling import Parting, Taken, carve, placed, split_lease
+from ddmq_hpc.names import SPLIT, Entry, Lease, QueuePaths, lease_name
+from ddmq_hpc.settling import carve, split_span
 
 #: When takers collide, the rest of a pack goes back in this many pieces.
 SHATTER = 8
 _CONTENDED = 4
+#: A lease and its path.
+Taken = tuple[Lease, str]
 
 
 class Taker:
@@ -26,8 +28,8 @@ class Taker:
         self.head = Head(fs, paths)
 
     def take(self, count: int, duration_ms: int) -> list[Taken]:
-        """Leases of up to `count` messages in all, in order; fewer when ready looks empty. Raises OSError only when it
-        has none: what was taken before a failure is returned."""
+        """Leases, with their paths, of up to `count` messages in all, in order; fewer when ready looks empty. Raises
+        OSError only when it has none: what was taken before a failure is returned."""
         leases: list[Taken] = []
         while count > 0:
             try:
@@ -45,33 +47,37 @@ class Taker:
                 continue
             self.head.won()
             leases.append(taken)
-            count -= taken.lease.entry.stop - taken.lease.entry.first
+            entry = taken[0].entry
+            count -= entry.stop - entry.first
         return leases
 
     def _take(self, candidate: Candidate, count: int, duration_ms: int) -> Taken | None:
         fs, paths = self._fs, self._paths
-        priority, source, entry = candidate
+        priority, entry, source = candidate
         now_ms = int(fs.now(paths.tmp) * 1000)
-        cut = min(entry.first + count, entry.stop)
-        part = entry if cut == entry.stop else entry.part(entry.first, cut)
-        mine = placed(paths, Lease(priority, part, now_ms + duration_ms, duration_ms, self._identity.owner()))
+        owner = self._identity.owner()
+        deadline = now_ms + duration_ms
+        cut = entry.first + count
+        part = entry if cut >= entry.stop else entry.part(entry.first, cut)
+        path = f"{paths.leased}/{lease_name(priority, part.name, deadline, duration_ms, owner)}"
+        mine = Lease(priority, part, deadline, duration_ms, owner)
         if part is entry:
-            return mine if fs.claim(source, mine.path) else None
-        whole = placed(paths, split_lease(mine.lease, entry, now_ms))
-        if not fs.claim(source, whole.path):
+            return (mine, path) if fs.claim(source, path) else None
+        bucket, _, name = source.rpartition("/")
+        span = split_span(duration_ms)
+        whole = f"{paths.leased}/{lease_name(priority, name, now_ms + span, span, owner, SPLIT)}"
+        if not fs.claim(source, whole):
             return None
-        bucket = paths.parent(source)
-        back = [Parting(piece, f"{bucket}/{piece.name}") for piece in self._pieces(entry.part(cut, entry.stop))]
+        back = [(piece, f"{bucket}/{piece.name}") for piece in self._pieces(entry.part(cut, entry.stop))]
         try:
-            if not carve(fs, paths, whole, [mine], back):
+            if not carve(fs, paths, whole, [path], back):
                 return None
         except OSError:
-            fs.put(whole.path, source)
+            fs.put(whole, source)
             raise
         with self._lock:
-            for piece, path in reversed(back):
-                self.head.put_back(Candidate(priority, path, piece))
-        return mine
+            self.head.put_back(priority, back)
+        return mine, path
 
     def _pieces(self, rest: Entry) -> list[Entry]:
         """The rest of a pack: one piece, or several when others wait for it."""

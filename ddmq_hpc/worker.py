@@ -20,12 +20,12 @@ from typing import Callable
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, UsageError
-from ddmq_hpc.feed import UNTIL, Appetite, Feed
+from ddmq_hpc.feed import NO_TIME, UNTIL, Appetite, Feed
 from ddmq_hpc.handlers import AnyHandler, handler_of
 from ddmq_hpc.identity import host, token
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import Lease
-from ddmq_hpc.outcomes import Ending, settle
+from ddmq_hpc.outcomes import Ending, Settled, settle
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.recovery import maybe as maybe_recover
 from ddmq_hpc.settings import ON_LOST
@@ -38,6 +38,9 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 _ROUND = 1.0
 #: A worker stops its tasks so long before the end of its job, besides `grace`: for giving back what they worked on.
 _LAST_SECONDS = 5.0
+_JOB_ENDS = "its job is about to end"
+#: What schedulers send ahead of the end of a job, and users do not send to cancel it.
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class WorkerOptions:
 
 @dataclass
 class Report:
-    """What a worker did, in messages. `reason` says why it ended."""
+    """What a worker did, in messages. `reason` says why it ended; `out_of_time`, whether there could be more to do for
+    one whose job is not at its end."""
 
     done: int = 0
     failed: int = 0
@@ -77,6 +81,7 @@ class Report:
     lost: int = 0
     reason: str = ""
     seconds: float = 0.0
+    out_of_time: bool = False
 
 
 @dataclass
@@ -110,7 +115,6 @@ class Worker:
         name: str | None = None,
         directory: str | None = None,
         approve: Callable[[Queue, Message], None] = lambda queue, message: None,
-        watchers: Sequence[Callable[[Worker], None]] = (),
     ) -> None:
         self.options = options or WorkerOptions()
         self.broker = broker
@@ -123,7 +127,10 @@ class Worker:
             self._window.job_end()
         self._pace = Pace()
         self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
-        self._watchers = watchers
+        #: Called about once a second, by the watching thread.
+        self.watchers: list[Callable[[], None]] = []
+        #: Called by slots when a message was let go.
+        self.observers: list[Callable[[Task, Result, Settled], None]] = []
         self._works: dict[int, _Work] = {}  # by slot
         self._lock = Lock()
         self._wake = Event()
@@ -156,6 +163,7 @@ class Worker:
             rmtree(self.directory, ignore_errors=True)
         self.report.seconds = time.monotonic() - started
         self.report.reason = self.feed.reason
+        self.report.out_of_time = self.feed.reason in (NO_TIME, _JOB_ENDS) or self._stopping in _WARNINGS
         if self._trouble is not None:
             raise self._trouble
         return self.report
@@ -212,8 +220,8 @@ class Worker:
             self._beat()
             self._handler.look()
             self._recover()
-            for watcher in self._watchers:
-                watcher(self)
+            for watcher in self.watchers:
+                watcher()
         except Exception as error:
             self._fail(error)
 
@@ -263,7 +271,7 @@ class Worker:
         now = time.monotonic()
         ends = self._window.known_end()
         if self._stopping is None and ends is not None and time.time() > ends - self.options.grace - _LAST_SECONDS:
-            self.feed.end("its job is about to end")
+            self.feed.end(_JOB_ENDS)
             self._signals.append(signal.SIGTERM)
         for work in self._at_work():
             if self.options.timeout is not None and now - work.started > self.options.timeout and not work.timed_out:
@@ -370,6 +378,8 @@ class Worker:
         self._count(settled.how)
         if settled.stop:
             self.feed.end(settled.stop)
+        for observer in self.observers:
+            observer(work.task, result, settled)
 
 
 def new_name() -> str:

@@ -53,6 +53,15 @@ class _Ahead(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     help="Keep the end of failed tasks' output, or all of it in one log a worker, or a file a task.",
 )
 @click.option("--stdin", "feed_stdin", is_flag=True, help="Give the message to CMD on stdin.")
+@click.option(
+    "--breaker",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    help="Suspect this host after so many quick failures in a row.",
+)
+@click.option("--trust", "trusted", multiple=True, metavar="USER", help="Run messages of this user, too.")
+@click.option("--chain", is_flag=True, help="Near the end of a job from `submit`, have one successor submitted.")
 @click.option("--shell", is_flag=True, help="The message is the command line, run by bash.")
 @click.argument("given", nargs=-1, metavar="[ROOT] [QUEUE[,QUEUE2...]] [-- CMD [ARG]...]", type=click.UNPROCESSED)
 def work_command(
@@ -70,6 +79,9 @@ def work_command(
     on_lost: str | None,
     output: str,
     feed_stdin: bool,
+    breaker: int,
+    trusted: tuple[str, ...],
+    chain: bool,
     shell: bool,
 ) -> None:
     """Take messages and run CMD for each: {} in CMD is the message, {field} a field of a JSON message.
@@ -99,9 +111,10 @@ def work_command(
     options = WorkerOptions(
         slots, appetite, walltime=walltime, margin=margin, timeout=timeout, grace=grace, on_lost=on_lost
     )
+    job = Job(command, shell, feed_stdin, output, chain, trusted, breaker)
     broker = staying(root)
     try:
-        report = work(broker, queues.split(","), Job(command, shell, feed_stdin, output), options)
+        report = work(broker, queues.split(","), job, options)
     finally:
         broker.close()
     counts = ", ".join(

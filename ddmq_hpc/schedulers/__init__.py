@@ -78,6 +78,10 @@ class Scheduler(Protocol):
         """Submits the script on its standard input."""
         ...
 
+    def submits_to(self) -> str:
+        """Whose jobs they become: Slurm has a `qsub` of its own for PBS scripts."""
+        ...
+
     def job_id(self, answer: str) -> str:
         """The job id in what the submit command printed. Raises `SchedulerError`."""
         ...

@@ -23,7 +23,11 @@ class Answer(NamedTuple):
 
 
 def run(
-    argv: Sequence[str], timeout: float, input: str | None = None, environ: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    timeout: float,
+    input: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    directory: str | None = None,
 ) -> Answer:
     """Run a command with its own process group, which is killed after `timeout` seconds. Raises nothing."""
     try:
@@ -33,6 +37,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environ,
+            cwd=directory,
             text=True,
             encoding="utf-8",
             errors="replace",

@@ -77,7 +77,11 @@ class PBS:
         return [f"{self.directive} {option}" for option in (*options, *wanted.extra)]
 
     def submit_command(self) -> list[str]:
-        return ["qsub"]
+        # Slurm's reads no standard input, and would have all tasks of an array write over one file.
+        return ["qsub", "-j", "oe", "-o", "ddmq-hpc.o%A.%a", "/dev/stdin"] if _is_slurms() else ["qsub"]
+
+    def submits_to(self) -> str:
+        return "slurm" if _is_slurms() else self.name
 
     def job_id(self, answer: str) -> str:
         """`7[]` of `7[].server`, `4` of `4.server`."""
@@ -87,6 +91,10 @@ class PBS:
         return found[1]
 
     def array_limit(self) -> int:
+        if _is_slurms():
+            from ddmq_hpc.schedulers import slurm
+
+            return slurm.SCHEDULER.array_limit()
         return _ARRAY_LIMIT
 
     def live_tasks(self, job_ids: list[str]) -> dict[str, int] | None:
@@ -121,10 +129,9 @@ class PBS:
         # Arrays are asked for as a whole: `7[]` for `7[2]`. Torque's -x is for XML, and it needs none.
         asked = sorted({_array_of(job.id) for job in states})
         answer = query(["qstat", *(["-t"] if _is_torque() else ["-x", "-t"]), *asked], timeout)
-        rows, gone = _rows(answer.out), _gone(answer.err)
-        for job in states:
-            states[job] = _judge(job, rows, gone)
-        return states
+        rows = {ident: (server, state) for ident, server, state in _rows(answer.out)}
+        gone = dict(_gone(answer.err))
+        return {job: _judge(job, rows, gone) for job in states}
 
     def end_time(self, job: Job) -> float | None:
         if _is_torque():
@@ -150,14 +157,14 @@ def _gone(text: str) -> list[tuple[str, str]]:
     return [(ident, server) for ident, _, server in (name.partition(".") for name in names)]
 
 
-def _judge(job: Job, rows: list[tuple[str, str, str]], gone: list[tuple[str, str]]) -> str:
+def _judge(job: Job, rows: Mapping[str, tuple[str, str]], gone: Mapping[str, str]) -> str:
     """Only what is said of the job itself, by the server that its label names, counts: absence says nothing."""
-    for ident, server, state in rows:
-        if ident == job.id and _is_server(job.cluster, server):
+    if job.id in rows:
+        server, state = rows[job.id]
+        if _is_server(job.cluster, server):
             return RUNNING if state in _RUNNING else ENDED if state in _ENDED else UNKNOWN
-    if any(ident in (job.id, _array_of(job.id)) and _is_server(job.cluster, server) for ident, server in gone):
-        return ENDED
-    return UNKNOWN
+    ident = _array_of(job.id)
+    return ENDED if ident in gone and _is_server(job.cluster, gone[ident]) else UNKNOWN
 
 
 def _is_server(cluster: str, server: str) -> bool:
@@ -191,6 +198,21 @@ def _is_torque() -> bool:
     answer = query(["qstat", "--version"], ANSWER_SECONDS)
     said = (answer.out + answer.err).lower()
     return "pbs_version" not in said and bool(re.search(r"^version:", said, re.MULTILINE))
+
+
+def _is_slurms() -> bool:
+    """Whether the `qsub` here is the one that comes with Slurm, a script that calls sbatch."""
+    import shutil
+
+    found = shutil.which("qsub")
+    if not found:
+        return False
+    try:
+        with open(found, "rb") as file:
+            start = file.read(8192)
+    except OSError:
+        return False
+    return start.startswith(b"#!") and b"use Slurm" in start
 
 
 SCHEDULER = PBS()

@@ -22,6 +22,8 @@ from ddmq_hpc.schedulers import (
 )
 from ddmq_hpc.schedulers.commands import query
 
+#: Seconds before its end in which a worker is to give its tasks back.
+_WARNING = 120.0
 _ARRAY_LIMIT = 75_000  # max_aj_tasks, as it comes
 #: Everybody's jobs, those waiting, running and suspended: one call, whatever the number of jobs asked for.
 _EVERY_JOB = ("qstat", "-u", "*", "-s", "prs", "-xml")
@@ -61,13 +63,18 @@ class SGE:
         if wanted.throttle:
             options.append(f"-tc {wanted.throttle}")
         if wanted.seconds is not None:
-            options.append(f"-l h_rt={clock(wanted.seconds)}")
+            # USR1 at s_rt, KILL at h_rt.
+            warned = max(wanted.seconds - _WARNING, wanted.seconds / 2)
+            options.append(f"-l h_rt={clock(wanted.seconds)},s_rt={clock(warned)}")
         if wanted.slots > 1:
             options.append(f"-pe smp {wanted.slots}")
         return [f"{self.directive} {option}" for option in (*options, *wanted.extra)]
 
     def submit_command(self) -> list[str]:
         return ["qsub", "-terse"]
+
+    def submits_to(self) -> str:
+        return self.name
 
     def job_id(self, answer: str) -> str:
         """`1` of `1`, `1.1-6:1`, or of the long form that some sites' wrappers bring back."""
@@ -105,7 +112,10 @@ class SGE:
         rows = _ask(_EVERY_JOB, timeout) if here else None
         if rows is not None:
             absent = UNKNOWN if _leaves_out() else ENDED
-            states.update({job: _judge(job, rows, absent) for job in here})
+            by_job: dict[str, list[_Row]] = {}
+            for row in rows:
+                by_job.setdefault(row.job, []).append(row)
+            states.update({job: _judge(job, by_job.get(job.id.partition(".")[0], []), absent) for job in here})
         return states
 
     def end_time(self, job: Job) -> float | None:
@@ -151,8 +161,8 @@ def _leaves_out() -> bool:
 
 
 def _judge(job: Job, rows: list[_Row], absent: str) -> str:
-    number, _, task = job.id.partition(".")
-    found = [row for row in rows if row.job == number and _has(row, task)]
+    """The state of a job, of the rows that its job number has; `absent` when its task is in none."""
+    found = [row for row in rows if _has(row, job.id.partition(".")[2])]
     if not found:
         return absent
     # A job that had held a lease and waits is to be run again; R marks one that is.

@@ -38,6 +38,9 @@ _WAITING = frozenset({"PENDING", "REQUEUED", "CONFIGURING"})
 _MOST_IDS = 6000
 _CONF_FILES = ("/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 _DEFAULT_LIMIT = 1000
+#: Seconds before the time limit at which the job scripts have workers warned.
+_WARNING = 120
+_CONFIGURATION_SECONDS = 5.0
 
 
 class Slurm:
@@ -66,10 +69,16 @@ class Slurm:
         ]
         if wanted.seconds is not None:
             options.append(f"--time={clock(wanted.seconds)}")
+            if wanted.seconds < 2 * _WARNING:
+                # Not the job script's two minutes: a job that has no more than that would be warned as it starts.
+                options.append(f"--signal=B:USR1@{int(wanted.seconds / 2)}")
         return [f"{self.directive} {option}" for option in (*options, *wanted.extra)]
 
     def submit_command(self) -> list[str]:
         return ["sbatch", "--parsable"]
+
+    def submits_to(self) -> str:
+        return self.name
 
     def job_id(self, answer: str) -> str:
         """`123`, or `123;cluster` where another cluster was asked for."""
@@ -126,9 +135,8 @@ class Slurm:
         # Of a single id that is gone squeue says so, of one among several it says nothing.
         gone = len(asked) == 1 and answer.code == 1 and _UNKNOWN_ID in answer.err and not answer.out.strip()
         complete = gone or (said is not None and answer.code == 0 and not answer.err.strip())
-        for job in here:
-            if job.id in asked:
-                states[job] = _judge(job, said or {}, complete)
+        meant = set(asked)
+        states.update({job: _judge(job, said or {}, complete) for job in here if job.id in meant})
         return states
 
     def end_time(self, job: Job) -> float | None:
@@ -158,7 +166,7 @@ def _read(text: str) -> dict[str, tuple[str, int]] | None:
 
 def _judge(job: Job, said: dict[str, tuple[str, int]], complete: bool) -> str:
     if job.id not in said:
-        if any(name.startswith(f"{job.id}_") for name in said):
+        if "_" not in job.id and any(name.startswith(f"{job.id}_") for name in said):
             return UNKNOWN  # the id of a whole array
         return ENDED if complete else UNKNOWN
     state, restarts = said[job.id]
@@ -208,7 +216,7 @@ _known: dict[str, str] = {}
 def _configuration() -> Mapping[str, str]:
     """What the controller is configured as; asked once, empty as long as it does not answer."""
     if not _known:
-        answer = query(["scontrol", "show", "config"], ANSWER_SECONDS)
+        answer = query(["scontrol", "show", "config"], _CONFIGURATION_SECONDS)
         if answer.code == 0:
             _known.update(re.findall(r"^(\w+)\s*= (.*\S)", answer.out, re.ASCII | re.MULTILINE))
     return _known

@@ -30,7 +30,12 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("page", "shown"),
-    [("README.md", "Hello"), ("docs/moving-from-ddmq.md", "Hello"), ("docs/workers.md", "10 the queue is empty")],
+    [
+        ("README.md", "Hello"),
+        ("docs/moving-from-ddmq.md", "Hello"),
+        ("docs/workers.md", "10 the queue is empty"),
+        ("docs/clusters.md", "#SBATCH --time=04:00:00"),
+    ],
 )
 def test_every_block_runs_as_printed(page: str, shown: str, tmp_path: Path) -> None:
     """In one shell, one after the other, as a reader would type them."""

@@ -20,9 +20,8 @@ from ddmq_hpc.names import parse_delayed, parse_entry, parse_lease
 
 QUEUE = "q"
 CLOCKS = ("time", "monotonic", "sleep")
-#: Every raw call but the clocks, and those of them that change something.
+#: Every raw call but the clocks.
 RAW = tuple(name for name in vars(Calls) if not name.startswith("_") and name not in CLOCKS)
-MUTATING = ("rename", "link", "unlink", "mkdir", "rmdir", "touch", "create", "append")
 
 
 class Watched(Filesystem):
@@ -36,12 +35,11 @@ class Watched(Filesystem):
 
 
 def _watch(name: str) -> Callable[..., Any]:
-    raw = getattr(Calls, name)
-
     def call(self: Watched, *args: Any) -> Any:
+        raw = getattr(super(Watched, self), name)
         if self.around is None:
-            return raw(self, *args)
-        return self.around(name, lambda: raw(self, *args), args)
+            return raw(*args)
+        return self.around(name, lambda: raw(*args), args)
 
     return call
 

@@ -51,8 +51,8 @@ class Client(Watched):
     def sleep(self, seconds: float) -> None:
         self.world.passed += seconds
 
-    def create(self, path: str, data: bytes, sync: bool) -> None:
-        super().create(path, data, sync)
+    def create(self, path: str, data: bytes, sync: bool, *mode: int) -> None:
+        super().create(path, data, sync, *mode)
         os.utime(path, (self.world.server, self.world.server))
 
 

@@ -49,6 +49,7 @@ class Scenario(NamedTuple):
     maybe: Iterable[str] = ()
     before: Iterable[str] = FIVE
     ahead: float = 0.0
+    keeps_name: bool = False  # whether a file's flush brings its name to the disk, so that it is renamed first
 
 
 def _five(broker: Broker) -> None:
@@ -111,6 +112,12 @@ SCENARIOS = {
     "publish to a new priority": Scenario(
         _five, lambda b, _: b.publish(QUEUE, "new", priority=3, durable=True), maybe=["new"]
     ),
+    "publish, renamed before it is flushed": Scenario(
+        _five, lambda b, _: b.publish(QUEUE, "new", priority=3, durable=True), maybe=["new"], keeps_name=True
+    ),
+    "publish delayed, renamed before it is flushed": Scenario(
+        _five, lambda b, _: b.publish(QUEUE, "new", delay=600, durable=True), maybe=["new"], keeps_name=True
+    ),
     "publish_many": Scenario(
         _five, lambda b, _: b.publish_many(QUEUE, ["n0", "n1", "n2"], durable=True), maybe=["n0", "n1", "n2"]
     ),
@@ -158,8 +165,8 @@ def _killing(fs: Watched, at: int, moment: str) -> None:
         count += 1
         if count != at:
             return call()
-        if moment == "during" and name in ("create", "append"):
-            if name == "create":
+        if moment == "during" and name in ("create", "create_open", "append"):
+            if name != "append":
                 with open(args[0], "xb") as file:
                     file.write(args[1][: len(args[1]) // 2])
             die()
@@ -182,7 +189,7 @@ def _run_and_die(place: Path, root: Path, scenario: Scenario, at: int, moment: s
         (place / "ids").write_text(json.dumps(_ids(broker)))
         fs = broker.fs
         assert isinstance(fs, Watched)
-        fs.ahead = scenario.ahead
+        fs.ahead, fs.sync_keeps_name = scenario.ahead, scenario.keeps_name
         _killing(fs, at, moment)
         scenario.act(broker, state)
 

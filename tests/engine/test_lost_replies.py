@@ -35,7 +35,8 @@ FAULTS: dict[str, dict[str, tuple[bool, int]]] = {
     },
     "soft mount, executed": dict.fromkeys(("rename", "link", "unlink"), (True, errno.EIO)),
     "soft mount, not executed": dict.fromkeys(
-        ("rename", "link", "unlink", "mkdir", "create", "append", "sync_directory"), (False, errno.EIO)
+        ("rename", "link", "unlink", "mkdir", "create", "create_open", "append", "sync_file", "sync_directory"),
+        (False, errno.EIO),
     ),
     "stale handle": dict.fromkeys(("rename", "link", "unlink", "mkdir"), (False, errno.ESTALE)),
 }
@@ -78,6 +79,7 @@ def _orphaned(broker: Broker) -> None:
 OPERATIONS = {
     "publish": Operation(_five, lambda b, _: b.publish(QUEUE, "new"), new=["new"]),
     "publish to a new priority": Operation(_five, lambda b, _: b.publish(QUEUE, "new", priority=3), new=["new"]),
+    "publish, durable": Operation(_five, lambda b, _: b.publish(QUEUE, "new", durable=True), new=["new"]),
     "publish_many": Operation(_five, lambda b, _: b.publish_many(QUEUE, ["n0", "n1"]), new=["n0", "n1"]),
     "take one": Operation(_five, lambda b, _: b.consume(QUEUE), taken=["m0"]),
     "take three": Operation(_five, lambda b, _: b.consume(QUEUE, n=3), taken=FIVE[:3]),
@@ -230,6 +232,23 @@ def test_the_operation_can_be_tried_again(place: Path, name: str, executed: bool
             expected = {*FIVE, *operation.new} - set(operation.settled)
             assert sorted(delivered) == sorted(expected), where
     raise AssertionError("faults without end")
+
+
+@pytest.mark.parametrize(("call", "keeps_name"), [("sync_file", False), ("sync_directory", False), ("sync_file", True)])
+def test_what_cannot_be_flushed_is_not_published(place: Path, call: str, keeps_name: bool) -> None:
+    """A disk that refuses to flush: the message is withdrawn, whether it had its name before that or not."""
+    with Broker(str(place / "root"), create=True, filesystem=lambda top: Watched(top, False)) as broker:
+        _settings(broker)
+        assert isinstance(broker.fs, Watched)
+        broker.fs.sync_keeps_name = keeps_name
+        broker.fs.around = falsify = Fault({call: (False, errno.EIO)}, 1)
+        with pytest.raises(StorageError):
+            broker.publish(QUEUE, "new", durable=True)
+        assert falsify.hit
+        assert bodies_on_disk(broker) == {"ready": [], "leased": [], "delayed": []}
+        assert broker.fs.names(broker.queue(QUEUE).paths.tmp) == []
+        broker.publish(QUEUE, "again", durable=True)
+        assert drain(broker) == ["again"]
 
 
 class Stale:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.errors import BadReceipt, LeaseLost
+from ddmq_hpc.errors import BadReceipt, LeaseLost, UsageError
 from ddmq_hpc.identity import Detached
 
 
@@ -146,6 +146,16 @@ def test_damaged_packs_are_set_aside_and_the_rest_goes_on(place: Path) -> None:
         b.ack(messages)
     assert got == [0, 2, "good"]
     assert b.stats("q").damaged == 5
+
+
+def test_an_outcome_cannot_falsify_its_record(place: Path) -> None:
+    b = broker(place)
+    b.publish_many("q", range(3))
+    alone, both = b.consume("q"), b.consume("q", 2)
+    for messages in (alone[0], both):
+        with pytest.raises(UsageError):
+            b.ack(messages, state="nacked")
+        b.ack(messages, exit_code=0)
 
 
 def test_a_message_settles_itself(place: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -41,18 +42,26 @@ ProctrackType=proctrack/linuxproc
 MailProg=/bin/true
 MpiDefault=none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU,CR_LLN
 # schedule at once, give up on a node or a job soon
-SchedulerParameters=batch_sched_delay=0,sched_interval=1
-SlurmdTimeout=10
-KillWait=5
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=2
+SlurmdTimeout=6
+KillWait=3
+# a partition of a higher tier takes the nodes of a lower one's jobs, which are requeued
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobRequeue=1
+# a node whose daemon is started again is usable again
+ReturnToService=2
+MaxArraySize=1001
 CompleteWait=0
 # the nodes may claim more CPUs than this machine has
 SlurmdParameters=config_overrides
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 PriorityTier=1 State=UP
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=9 State=UP
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=5 RealMemory=1000 State=UNKNOWN"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=1000 State=UNKNOWN"
 
 
 def why_not() -> str | None:
@@ -70,7 +79,7 @@ class Cluster:
         self.home = home
         self.nodes = [f"node{n}" for n in range(1, nodes + 1)]
         self.env = {**os.environ, "PATH": PATH, "SLURM_CONF": f"{home}/slurm.conf"}
-        self.daemons: list[subprocess.Popen[bytes]] = []
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
         """Start munge, the controller and the nodes; return when every node takes jobs."""
@@ -83,12 +92,48 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         files = [f"--{what}-file={self.home}/munge/{what}" for what in ("key", "pid", "log", "seed")]
         # force: munge wants all users to reach its socket; the directories of tests are closed to others than root
-        self._daemon("munged", "--foreground", "--force", f"--socket={self.home}/munge/socket", *files)
+        self._daemon("munged", "munged", "--foreground", "--force", f"--socket={self.home}/munge/socket", *files)
         wait_for(lambda: (self.home / "munge/socket").exists(), 10, "munged")
-        self._daemon("slurmctld", "-D", "-i")
+        self.start_controller()
         for node in self.nodes:
-            self._daemon("slurmd", "-D", "-N", node)
+            self.start_node(node)
+        self.wait_for_nodes()
+
+    def wait_for_nodes(self) -> None:
+        """Until every node takes jobs."""
         wait_for(lambda: self._idle() == len(self.nodes), 60, "the nodes of the cluster")
+
+    def start_controller(self) -> None:
+        self._daemon("slurmctld", "slurmctld", "-D", "-i")
+
+    def kill_controller(self) -> None:
+        self._kill_daemon("slurmctld")
+
+    def start_node(self, node: str) -> None:
+        self._daemon(node, "slurmd", "-D", "-N", node)
+
+    def kill_node_daemon(self, node: str) -> None:
+        """Only slurmd dies: the jobs of the node go on, and the controller will give the node up for dead."""
+        self._kill_daemon(node)
+
+    def crash_node(self, node: str) -> None:
+        """The whole node dies at once: slurmd, those that watch over its jobs, and all their processes."""
+        self._kill_daemon(node)
+        # before their jobs, whose death they would report; they are known by the log file that they hold open
+        for pid in _pids_where(lambda pid: _holds_open(pid, f"{self.home}/log/slurmd.{node}")):
+            _kill(pid)
+        for pid in self.pids_on(node):
+            _kill(pid)
+
+    def pids_on(self, node: str) -> list[int]:
+        """The processes of jobs on a node."""
+        wanted = {f"SLURM_CONF={self.home}/slurm.conf".encode(), f"SLURMD_NODENAME={node}".encode()}
+        return _pids_where(lambda pid: wanted <= set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")))
+
+    def _kill_daemon(self, name: str) -> None:
+        daemon = self.daemons.pop(name)
+        daemon.kill()
+        daemon.wait()
 
     def cancel_all(self) -> None:
         """End all jobs: their processes are not children of the daemons and would outlive them."""
@@ -97,7 +142,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End the daemons, in the reverse order of their start."""
-        for daemon in reversed(self.daemons):
+        for daemon in reversed(list(self.daemons.values())):
             daemon.terminate()
             try:
                 daemon.wait(10)
@@ -146,18 +191,18 @@ class Cluster:
         version = float(".".join(self.run("slurmd", "-V").split()[-1].split(".")[:2]))
         (self.home / "cgroup.conf").write_text(f"CgroupPlugin={'disabled' if version >= 23.02 else 'cgroup/v1'}\n")
 
-    def _daemon(self, *command: str) -> None:
+    def _daemon(self, name: str, *command: str) -> None:
         # setpriv: the kernel ends the daemon when the test run dies without having stopped it
         with open(self.home / "log" / "output", "ab") as log:
             guarded = ("setpriv", "--pdeathsig", "KILL", *command)
-            self.daemons.append(subprocess.Popen(guarded, env=self.env, cwd=self.home, stdout=log, stderr=log))
+            self.daemons[name] = subprocess.Popen(guarded, env=self.env, cwd=self.home, stdout=log, stderr=log)
 
     def _idle(self) -> int:
-        dead = [daemon.args for daemon in self.daemons if daemon.poll() is not None]
+        dead = [daemon.args for daemon in self.daemons.values() if daemon.poll() is not None]
         assert not dead, f"ended at once: {dead}\n{self.logs()}"
         sinfo = ("sinfo", "--noheader", "--Node", "--states=idle", "--format=%N")
         # not run(): it fails until the controller answers
-        return len(subprocess.run(sinfo, env=self.env, capture_output=True, timeout=60).stdout.split())
+        return len(set(subprocess.run(sinfo, env=self.env, capture_output=True, timeout=60).stdout.split()))
 
 
 @contextmanager
@@ -170,6 +215,28 @@ def running(home: Path) -> Iterator[Cluster]:
         cluster.cancel_all()
     finally:
         cluster.stop()
+
+
+def _pids_where(condition: Callable[[int], bool]) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and condition(int(entry.name)):
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def _holds_open(pid: int, path: str) -> bool:
+    return any(os.readlink(handle) == path for handle in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def wait_for(condition: Callable[[], bool], timeout: float, what: str) -> None:

@@ -81,8 +81,8 @@ def test_a_job_that_must_end_gives_its_message_back(work: Work, how: tuple[str, 
     """`scancel --signal=USR1` is what Slurm sends ahead of a time limit, plain `scancel` what a user does."""
     log = work.home / "log"
     # the first attempt would take long, in a child of a child: all processes of a task must end
-    endless = f'[ "$(wc -l < {log})" -gt 1 ] || sh -c "sleep 987; :"'
-    work.publish(f"echo start >> {log}; {endless}; echo done >> {log}")
+    endless = f'{{ [ "$(wc -l < {log})" -gt 1 ] || sh -c "sleep 987 && :"; }}'
+    work.publish(f"echo start >> {log}; {endless} && echo done >> {log}")
     first = work.submit(1)
     wait_for(lambda: log.exists() and "start" in log.read_text(), 60, "the task to start")
 

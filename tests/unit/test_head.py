@@ -22,7 +22,7 @@ def taker(tmp_path: Path) -> Taker:
 
 def taken(taker: Taker, count: int) -> list[str]:
     """The packs of the next messages, taken one by one."""
-    return [taker.take(1, 60_000)[0].lease.entry.pack for _ in range(count)]
+    return [taker.take(1, 60_000)[0][0].entry.pack for _ in range(count)]
 
 
 def lose(taker: Taker, times: int) -> None:

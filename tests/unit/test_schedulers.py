@@ -147,7 +147,8 @@ def test_slurm_states(commands: Commands) -> None:
         *"slurm-17_1=testbed slurm-17_2=testbed slurm-17_3=testbed slurm-17_9=testbed slurm-18=testbed".split(),
         *"slurm-18-r1=testbed slurm-19=testbed slurm-77777=testbed slurm-18=other slurm-17=testbed".split(),
     )
-    # running; waits to be run again; being ended; waits; running; more runs; done; gone; elsewhere; an array
+    # Running; waits to be run again; being ended; waits; running; more runs than it had; done; gone; elsewhere; all of
+    # an array.
     assert said == [RUNNING, ENDED, RUNNING, ENDED, RUNNING, UNKNOWN, ENDED, ENDED, UNKNOWN, UNKNOWN]
     assert len(commands.calls("squeue")) == 1
 
@@ -155,6 +156,8 @@ def test_slurm_states(commands: Commands) -> None:
 def test_slurm_tells_the_runs_of_a_job_apart(commands: Commands) -> None:
     commands.say("squeue", (DATA / "slurm/squeue-restarted.txt").read_text())
     assert states(SLURM, "slurm-17_2=testbed", "slurm-17_2-r1=testbed") == [ENDED, RUNNING]
+    commands.say("squeue", squeue_row("12", "COMPLETING", 1))  # the run before, as long as its processes may be there
+    assert states(SLURM, "slurm-12=testbed") == [RUNNING]
 
 
 def test_slurm_knows_a_single_job_no_more(commands: Commands) -> None:
@@ -338,7 +341,7 @@ def test_directives() -> None:
         "#$ -N q",
         "#$ -t 1-3",
         "#$ -tc 2",
-        "#$ -l h_rt=00:01:00",
+        "#$ -l h_rt=00:01:00,s_rt=00:00:30",
         "#$ -pe smp 2",
     ]
 

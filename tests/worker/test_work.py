@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from worker_tools import COMMAND, Bench, of_journal, processes, wait_for
+from worker_tools import COMMAND, Bench, as_json, of_journal, processes, wait_for
 
 from ddmq_hpc.names import parse_lease
 
@@ -358,4 +358,30 @@ def test_wrong_usage_changes_nothing_and_says_so_in_a_line(bench: Bench, argumen
     _, said = worker.communicate(timeout=20)
     assert worker.returncode == 2
     assert len(said.splitlines()) == 1
+    assert bench.counts() == {"ready": 1}
+
+
+def test_workers_are_listed_and_can_be_asked_to_stop(bench: Bench) -> None:
+    bench.broker.publish_many("tasks", range(100))
+    worker = bench.start("-j", "2", "--prefetch", "0", "--", "sleep", "1.5")
+    wait_for(lambda: bench.counts().get("leased") == 2, "two tasks")
+    listing = [COMMAND, "workers", bench.root, "tasks", "--format", "json"]
+    [row] = as_json(subprocess.run(listing, check=True, capture_output=True, text=True).stdout)["workers"]
+    assert (row["pid"], row["slots"], row["alive"], row["command"]) == (worker.pid, 2, "yes", ["sleep", "1.5"])
+    subprocess.run([COMMAND, "workers", "stop", bench.root, "tasks", row["id"]], check=True, capture_output=True)
+    _, said = worker.communicate(timeout=30)
+    assert "was asked to stop" in said
+    assert not of_journal(bench.records(), "released")  # what it had begun it finished
+    assert len(of_journal(bench.records(), "acked")) >= 2
+    [row] = as_json(subprocess.run(listing, check=True, capture_output=True, text=True).stdout)["workers"] or [None]
+    assert row is None
+
+
+def test_workers_asked_to_stop_now_give_back_what_they_have(bench: Bench) -> None:
+    bench.broker.publish("tasks", "x")
+    worker = bench.start("--grace", "1", "--", "sleep", "600")
+    wait_for(lambda: bench.counts().get("leased") == 1, "the task")
+    subprocess.run([COMMAND, "workers", "stop", bench.root, "tasks", "all", "--now"], check=True, capture_output=True)
+    worker.communicate(timeout=30)
+    assert worker.returncode == 0
     assert bench.counts() == {"ready": 1}

@@ -1,0 +1,197 @@
+"""A worker on a bad host fails task after task at once, and empties a queue faster than all good ones work on it.
+
+So one that fails several in a row, quickly, first slows down. It ends when the journal shows that other workers
+finished those very messages: then the host is to blame. When others fail with them too it is the messages, and the
+worker goes on. The last worker never ends: where only bad hosts are left, failing slowly is better than a queue that
+nobody looks at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ddmq_hpc.admin import covers
+from ddmq_hpc.identity import token
+from ddmq_hpc.names import minute_stamp, parse_message_id, stamped_minute
+from ddmq_hpc.queue import Queue
+from ddmq_hpc.workers import list_workers
+
+#: Seconds between two looks into the journal.
+_LOOK_SECONDS = 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+#: Failures that are remembered, and how much of the journal one look reads.
+_MOST_FAILURES = 1000
+_CHUNK, _MOST_CHUNKS = 1 << 20, 16
+#: Minutes for which it is remembered who ended.
+_STAMPS_KEPT = 1440
+_STAMP = "breaker"
+_ID_KEY = b'"id":"'
+_PACK_LENGTH = 29
+
+
+class Breaker:
+    """Watches the outcomes of one worker at one queue. `me` is the host and process id under which it writes outcomes.
+
+    `limit` failures in a row, each after at most `quick` seconds, make it suspicious. Its calls are made by one thread,
+    or by several that take turns.
+    """
+
+    def __init__(self, queue: Queue, me: tuple[str, int], limit: int = 5, quick: float = 10.0) -> None:
+        self._queue = queue
+        self._me = me
+        self._limit = limit
+        self._quick = quick
+        self._ends: dict[str, int] = {}  # file of the journal -> up to where it was read
+        self._noted = self._looked = -1e9
+        self.succeeded()
+
+    def succeeded(self) -> None:
+        """A task was done: this host is good."""
+        self._failed: dict[str, None] = {}  # message ids, in order
+        self._finished: set[str] = set()
+        self._failed_elsewhere: set[str] = set()
+        self._suspect = False
+
+    def failed(self, message_id: str, wall: float) -> None:
+        """A task failed after `wall` seconds. One that took long says nothing about the host, and ends the row."""
+        if wall > self._quick:
+            self.succeeded()
+            return
+        if not self._failed:
+            self._note_ends()
+        before = len(self._failed)
+        self._failed[message_id] = None
+        if len(self._failed) > _MOST_FAILURES:
+            del self._failed[next(iter(self._failed))]
+        self._suspect = self._suspect or before < len(self._failed) == self._limit
+
+    def pause(self) -> float:
+        """Seconds to wait before the next task: more with each message, while this worker is under suspicion.
+
+        Ask `verdict` first: it knows when there is no reason for it.
+        """
+        if not self._suspect or len(self._failed) < self._limit:
+            return 0.0
+        return float(min(_FIRST_PAUSE * 2 ** min(len(self._failed) - self._limit, 10), _LONGEST_PAUSE))
+
+    def verdict(self) -> str | None:
+        """Why this worker should end; None as long as it should not. May be asked often: it looks every few seconds.
+
+        At most one worker of a queue is told so in a minute. A fault of the file system is no verdict.
+        """
+        if len(self._failed) < self._limit:
+            return None
+        fs = self._queue.fs
+        if fs.monotonic() - self._looked < _LOOK_SECONDS:
+            return None
+        self._looked = fs.monotonic()
+        try:
+            self._read_journal()
+            others = self._others()
+            self._suspect = bool(others) and len(self._failed_elsewhere) <= len(self._finished)
+            guilty = self._finished - self._failed_elsewhere
+            if not others or len(guilty) < self._limit or not self._may_end():
+                return None
+        except OSError:
+            return None
+        return (
+            f"{len(self._failed)} tasks in a row failed on {self._me[0]} within {self._quick:g} s each, and others "
+            f"finished {len(guilty)} of them, such as {min(guilty)}: something is wrong with this host"
+        )
+
+    # -- what the journal says of the others
+
+    def _note_ends(self) -> None:
+        """What is in the journal before a first failure tells nothing of it."""
+        fs, directory = self._queue.fs, self._queue.paths.journal
+        if fs.monotonic() - self._noted < _LOOK_SECONDS:
+            return
+        self._noted = fs.monotonic()
+        try:
+            self._ends = {name: fs.lstat(f"{directory}/{name}").st_size for name in fs.names(directory)}
+        except OSError:
+            pass
+
+    def _read_journal(self) -> None:
+        packs = {ident.rpartition(".")[0].encode() for ident in self._failed}
+        for record in self._records(packs):
+            if (record.get("host"), record.get("pid")) == self._me:
+                continue
+            told_of = self._finished if record["state"] == "acked" else self._failed_elsewhere
+            for ident in self._failed:
+                parsed = parse_message_id(ident)
+                if parsed and covers(record["id"], *parsed):
+                    told_of.add(ident)
+
+    def _records(self, packs: set[bytes]) -> Iterator[dict[str, Any]]:
+        """Records of done and failed tasks of some packs that were written since the last look."""
+        fs, directory = self._queue.fs, self._queue.paths.journal
+        left = _MOST_CHUNKS
+        for name in sorted(fs.names(directory)):
+            while name.endswith(".jsonl") and left:
+                at = self._ends.get(name, 0)
+                found, data = fs.read_some(f"{directory}/{name}", _CHUNK, at)
+                whole = data.rfind(b"\n") + 1
+                self._ends[name] = at + whole if found.st_size >= at else 0
+                yield from _parsed(data[:whole], packs)
+                left -= 1
+                if len(data) < _CHUNK or not whole:
+                    break
+
+    # -- never the last one
+
+    def _others(self) -> bool:
+        """Whether another worker is alive that was not told to end."""
+        live = {(info.host, info.pid) for info in list_workers(self._queue) if info.alive == "yes"} - {self._me}
+        return bool(live and live - self._ended())
+
+    def _ended(self) -> set[tuple[str, int]]:
+        fs, paths = self._queue.fs, self._queue.paths
+        ended = set()
+        for name in fs.names(paths.locks):
+            if stamped_minute(_STAMP, name) is not None:
+                host, _, pid = (
+                    fs.read_some(paths.in_locks(name), 100)[1].decode("ascii", "replace").strip().partition(" ")
+                )
+                if pid.isdecimal():
+                    ended.add((host, int(pid)))
+        return ended
+
+    def _may_end(self) -> bool:
+        """Whether this worker is the one that may end now.
+
+        Two that see each other alive must not both end. So each first makes the stamp of the minute, which only one
+        can, and then looks for one of the minute before.
+        """
+        fs, paths = self._queue.fs, self._queue.paths
+        minute = int(fs.now(paths.tmp) // 60)
+        aside, stamp = paths.in_tmp(f"workers-{token()}"), paths.in_locks(minute_stamp(_STAMP, minute))
+        fs.create(aside, f"{self._me[0]} {self._me[1]}\n".encode(), False)
+        try:
+            if not fs.link_new(aside, stamp):
+                return False
+        finally:
+            fs.drop(aside)
+        for name in fs.names(paths.locks):
+            other = stamped_minute(_STAMP, name)
+            if other == minute - 1:
+                fs.drop(stamp)
+                return False
+            if other is not None and other < minute - _STAMPS_KEPT:
+                fs.drop(paths.in_locks(name))
+        return True
+
+
+def _parsed(data: bytes, packs: set[bytes]) -> Iterator[dict[str, Any]]:
+    for line in data.splitlines():
+        start = line.find(_ID_KEY) + len(_ID_KEY)
+        if line[start : start + _PACK_LENGTH] not in packs or b'acked"' not in line:
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) and found.get("state") in ("acked", "nacked") and isinstance(found.get("id"), str):
+            yield found

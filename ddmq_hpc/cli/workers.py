@@ -1,0 +1,100 @@
+"""workers: who works on what, and asking them to stop."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.cli.common import (
+    SCHEMA_VERSION,
+    arguments,
+    formats,
+    one_shot,
+    out,
+    out_json,
+    out_yaml,
+    places,
+    printable,
+)
+from ddmq_hpc.errors import UsageError
+from ddmq_hpc.units import human
+from ddmq_hpc.workers import WorkerInfo, list_workers, request_stop
+
+_COLUMNS = "id user host pid job queues slots since seen alive done failed running command".split()
+
+
+@click.command("workers")
+@formats("table", "json", "yaml", "csv", default="table")
+@click.option("--now", is_flag=True, help="With stop: give back what they work on.")
+@arguments("[stop] [ROOT] [QUEUE] [ID[,ID...]|all]")
+def workers_command(given: tuple[str, ...], shape: str, now: bool) -> None:
+    """Who works where, since when, on what, and when it last gave a sign of life.
+
+    `stop` asks workers to end: when their tasks are done, or with --now at once. They notice within half a minute. An
+    ID may be cut short as long as it is unique.
+
+    \b
+      ddmq-hpc workers ROOT
+      ddmq-hpc workers stop ROOT tasks node7-4711
+      ddmq-hpc workers stop ROOT tasks all --now
+    """
+    if given[:1] == ("stop",):
+        root, queue, wanted = places(given[1:], "ROOT", "QUEUE", "ID")
+        target = one_shot(root).queue(queue)
+        for ident in request_stop(target, None if wanted == "all" else wanted.split(","), now):
+            out(f"asked {ident} to stop{' now' * now}")
+        return
+    if now:
+        raise UsageError("--now goes with stop: ddmq-hpc workers stop ROOT QUEUE all --now")
+    root, *queues = places(given, *(("ROOT", "QUEUE") if len(given) > 1 else ("ROOT",)))
+    broker = one_shot(root)
+    found, clock = _workers(broker, queues[0].split(",") if queues else broker.list_queues())
+    rows = [info.to_dict() for info in found]
+    if shape in ("json", "yaml"):
+        answer = {"schema_version": SCHEMA_VERSION, "root": broker.root, "workers": rows}
+        out_json(answer) if shape == "json" else out_yaml(answer)
+    elif shape == "csv":
+        _csv(rows)
+    else:
+        _table(found, clock)
+
+
+def _workers(broker: Broker, queues: list[str]) -> tuple[list[WorkerInfo], float]:
+    """Each worker once, although it registers at each of its queues; and the file system's time."""
+    found: dict[str, WorkerInfo] = {}
+    now = 0.0
+    for name in queues:
+        queue = broker.queue(name)
+        now = queue.fs.now(queue.paths.tmp)
+        for info in list_workers(queue):
+            found[info.id] = max(found.get(info.id, info), info, key=lambda one: one.seen)
+    return sorted(found.values(), key=lambda info: (info.since, info.id)), now
+
+
+def _csv(rows: list[dict[str, Any]]) -> None:
+    import csv
+
+    writer = csv.DictWriter(sys.stdout, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {**row, **{name: " ".join(row[name]) for name in ("queues", "running", "command")}} for row in rows
+    )
+
+
+def _table(workers: list[WorkerInfo], now: float) -> None:
+    if not workers:
+        out("no workers")
+        return
+    cells = [["worker", "user", "job", "queue", "since", "seen", "alive", "done", "failed", "running"]]
+    for info in workers:
+        more = f" +{len(info.running) - 1}" if len(info.running) > 1 else ""
+        ages = [f"{human(max(0.0, now - at))} ago" for at in (info.since, info.seen)]
+        texts = [info.id, info.user, info.job or "-", ",".join(info.queues), *ages, info.alive]
+        texts += [str(info.done), str(info.failed), f"{info.running[0]}{more}" if info.running else "-"]
+        cells.append([printable(text) for text in texts])
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    for line in cells:
+        out("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())

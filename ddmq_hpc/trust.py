@@ -1,0 +1,350 @@
+"""Whose commands run: a worker runs text from a directory, so nobody else may have been able to write there.
+
+The rules are those of ssh for its keys, see docs/security.md: directories, settings and packs must belong to this user,
+to root or to somebody who is trusted by name, and nobody else may be able to write them. In a sticky directory such as
+/tmp that holds for what is in it. A group is harmless when all its members are trusted, as a user's private group is.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from functools import cache
+from stat import S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
+from typing import Any
+
+from ddmq_hpc import settings as _settings
+from ddmq_hpc.errors import LeaseLost, SettingsError, Untrusted, UsageError
+from ddmq_hpc.fs import GONE
+from ddmq_hpc.identity import user_name
+from ddmq_hpc.messages import Message
+from ddmq_hpc.names import DIRECTORIES, SETTINGS
+from ddmq_hpc.queue import Queue
+
+_MOST_SETTINGS = 1 << 20
+_MOST_LINKS = 40
+#: Packs that are remembered to be good.
+_MOST_PACKS = 4096
+#: acl(5) as the kernel has it: a version of 4 bytes, then entries of 8: what it is for, what it permits, whom.
+_ACL_HEAD, _ACL_ENTRY, _ACL_WRITE = 4, 8, 2
+_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
+
+
+class Trust:
+    """Judges one queue for the user who runs this. `users` are names, or ids, of others to trust.
+
+    With `shell` messages are command lines themselves: then no group is trusted, and packs of root are not run either.
+    Raises `UsageError` for users that this host does not know.
+    """
+
+    def __init__(self, queue: Queue, shell: bool = False, users: Iterable[str] = ()) -> None:
+        self._queue = queue
+        self._shell = shell
+        self._named = frozenset({os.geteuid(), *map(_user_id, users)})
+        self._party: _Party | None = None
+        self._closed = False  # nobody else can enter the queue's directory, whatever the modes of what is in it
+        self._good: set[str] = set()
+
+    def check_place(self) -> None:
+        """Root, queue and all that leads there. Raises `Untrusted`, `SettingsError`, `StorageError`."""
+        try:
+            self._check_place()
+        except OSError as error:
+            raise self._queue.trouble(error, f"look who can write to queue {self._queue.name!r}") from error
+
+    def check_pack(self, message: Message) -> None:
+        """The file that a leased message came in. Raises `Untrusted`, and `LeaseLost` when it is held no more.
+
+        By its inode: a lease or a hard link changes nothing about whose it is. Threads may share this.
+        """
+        pack = message.id.rpartition(".")[0]
+        if pack in self._good:
+            return
+        if self._party is None:
+            self.check_place()
+        try:
+            self._check_pack(message)
+        except OSError as error:
+            if error.errno in GONE:
+                raise LeaseLost([message.id]) from None
+            raise self._queue.trouble(error, f"look whose message {message.id} is") from error
+        if len(self._good) >= _MOST_PACKS:
+            self._good.clear()
+        self._good.add(pack)
+
+    # -- places
+
+    def _check_place(self) -> None:
+        paths, fs = self._queue.paths, self._queue.fs
+        found = fs.lstat(paths.top)
+        # With an access control list the group's bits are the most that it permits to anybody.
+        self._closed = S_ISDIR(found.st_mode) and not found.st_mode & 0o011
+        self._party = party = self._trusted()
+        self._check_parents(party, os.path.dirname(paths.root))
+        self._check_directory(party, paths.root, sticky=True)
+        self._check_file(party, f"{paths.root}/{SETTINGS}")
+        self._check_directory(party, paths.top)
+        for name in DIRECTORIES:
+            self._check_directory(party, f"{paths.top}/{name}", closed=self._closed)
+        self._check_file(party, paths.settings, self._closed)
+
+    def _check_parents(self, party: _Party, path: str) -> None:
+        """Every directory on the way to `path`, by every symbolic link on it: whoever can write to one of them can lead
+        the way elsewhere. `path` may have `..` and links."""
+        at, left, links = "/", path.split("/"), 0
+        self._check_directory(party, at, sticky=True, parent=True)
+        while left:
+            name = left.pop(0)
+            if name in ("", "."):
+                continue
+            if name == "..":
+                at = os.path.dirname(at)
+                continue
+            here = os.path.join(at, name)
+            found = self._queue.fs.lstat(here)
+            if not S_ISLNK(found.st_mode):
+                self._check_directory(party, here, sticky=True, parent=True)
+                at = here
+                continue
+            self._check_owner(party, here, found, parent=True)
+            links += 1
+            if links > _MOST_LINKS:
+                raise Untrusted(path, "has too many symbolic links in it", "give the directory itself")
+            target = os.readlink(here)
+            if target.startswith("/"):
+                at = "/"
+            left = target.split("/") + left
+
+    def _check_directory(
+        self, party: _Party, path: str, sticky: bool = False, closed: bool = False, parent: bool = False
+    ) -> None:
+        found = self._queue.fs.lstat(path)
+        if S_ISLNK(found.st_mode):
+            raise Untrusted(path, "is a symbolic link", f"give the directory itself, {os.path.realpath(path)}")
+        if not S_ISDIR(found.st_mode):
+            raise Untrusted(path, "is no directory", "move it away")
+        self._check_owner(party, path, found, parent)
+        if not closed and not (sticky and found.st_mode & S_ISVTX):
+            self._check_writers(party, path, found)
+
+    def _check_file(self, party: _Party, path: str, closed: bool = False) -> None:
+        try:
+            found = self._queue.fs.lstat(path)
+        except OSError as error:
+            if error.errno in GONE:
+                return
+            raise
+        self._check_stat(party, path, found, closed)
+
+    def _check_stat(self, party: _Party, path: str, found: os.stat_result, closed: bool) -> None:
+        if not S_ISREG(found.st_mode):
+            raise Untrusted(path, "is no regular file", "move it away")
+        self._check_owner(party, path, found)
+        if not closed:
+            self._check_writers(party, path, found)
+
+    def _check_pack(self, message: Message) -> None:
+        held = message.held
+        if held is None or self._party is None:
+            raise LeaseLost([message.id])
+        with held.lock:  # a heartbeat renames
+            lease = held.run_of(message.index)
+            if lease is None:
+                raise LeaseLost([message.id])
+            path = self._queue.paths.in_leased(lease)
+            found = self._queue.fs.lstat(path)
+        if self._shell and found.st_uid not in self._party.named:
+            raise self._belongs(path, found.st_uid)
+        self._check_stat(self._party, path, found, self._closed)
+
+    # -- one file
+
+    def _check_owner(self, party: _Party, path: str, found: os.stat_result, parent: bool = False) -> None:
+        if party.has(found.st_uid) or (parent and found.st_uid == _unmapped_user()):
+            return
+        raise self._belongs(path, found.st_uid)
+
+    def _belongs(self, path: str, uid: int) -> Untrusted:
+        name = user_name(uid)
+        trust = f"to run commands of {name} say --trust {name}, or {self._setting(f'trusted_users: [{name}]')}"
+        return Untrusted(path, f"belongs to user {name}", trust)
+
+    def _check_writers(self, party: _Party, path: str, found: os.stat_result) -> None:
+        quoted = shlex.quote(path)
+        if found.st_mode & S_IWOTH:
+            raise Untrusted(path, "can be written by everybody", f"chmod o-w {quoted}")
+        if not found.st_mode & S_IWGRP:
+            return
+        users, groups = _writers(self._queue.fs.acl(path), found.st_gid)
+        for gid in groups:
+            if not party.covers(gid):
+                name = _group_name(gid)
+                trust = "--shell trusts no group" if self._shell else f"or {self._setting(f'trusted_group: {name}')}"
+                raise Untrusted(path, f"can be written by group {name}", f"chmod g-w {quoted}, {trust}")
+        for uid in users:
+            if not party.has(uid):
+                name = user_name(uid)
+                raise Untrusted(
+                    path,
+                    f"can be written by user {name}",
+                    f"setfacl -x u:{name} {quoted}, or {self._setting(f'trusted_users: [{name}]')}",
+                )
+
+    def _setting(self, line: str) -> str:
+        return f"write `{line}` into {self._queue.paths.settings}"
+
+    # -- whom to trust
+
+    def _trusted(self) -> _Party:
+        """From the command line, and from the settings if they are to be believed: the queue's before the root's."""
+        paths = self._queue.paths
+        values = {**self._names_in(f"{paths.root}/{SETTINGS}", False), **self._names_in(paths.settings, self._closed)}
+        named = self._named.union(map(_user_id, values.get("trusted_users", ())))
+        group = values.get("trusted_group")
+        return _Party(named, None if group is None or self._shell else _group_id(group))
+
+    def _names_in(self, path: str, closed: bool) -> dict[str, Any]:
+        """Whom a settings file names. One that somebody else could have written must name nobody."""
+        try:
+            found, data = self._queue.fs.read_some(path, _MOST_SETTINGS)
+        except OSError as error:
+            if error.errno in GONE:
+                return {}
+            raise
+        text = data.decode("utf-8", "replace")
+        values = {}
+        for key, value in _settings.parse(text, path).items():
+            if key in ("trusted_users", "trusted_group") and value not in (None, []):
+                try:
+                    values[key] = _settings.FIELDS[key].metadata["check"](value)
+                    (_user_ids if key == "trusted_users" else _group_id)(values[key])
+                except UsageError as error:
+                    raise SettingsError(path, f"{key}: {error}") from None
+        if values:
+            if found.st_nlink != 1:  # a link to settings of another queue trusts for this one whom those trust
+                raise Untrusted(path, "names whom to trust but has several hard links", "write it anew")
+            self._check_stat(_Party(self._named, None), path, found, closed)
+        return values
+
+
+class _Party:
+    """Those whose commands may be run: users, root among them, and members of a group."""
+
+    def __init__(self, named: frozenset[int], group: int | None) -> None:
+        self.named = named
+        self._users = named | {0}
+        self._group = group
+        self._members: dict[int, bool] = {}
+
+    def has(self, uid: int) -> bool:
+        if uid in self._users:
+            return True
+        if self._group is None:
+            return False
+        if uid not in self._members:
+            self._members[uid] = _is_member(uid, self._group)
+        return self._members[uid]
+
+    def covers(self, gid: int) -> bool:
+        """Whether nobody else is in a group."""
+        return gid == self._group or _has_only(gid, self._users)
+
+
+@cache
+def _has_only(gid: int, users: frozenset[int]) -> bool:
+    """Whether all members of a group are among `users`, as far as this host can know.
+
+    Directory services often do not list all users, so that somebody's primary group may be that of others, too: it
+    passes only under its user's own name, as private groups are called (useradd, FreeIPA; OpenSSH on Debian does the
+    same).
+    """
+    import grp
+    import pwd
+
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return False
+    known = [user for user in map(_user, users) if user]
+    members = {*group.gr_mem, *(user.pw_name for user in pwd.getpwall() if user.pw_gid == gid)}
+    if not members <= {user.pw_name for user in known}:
+        return False
+    if primary := [user.pw_name for user in known if user.pw_gid == gid]:
+        return group.gr_name in primary
+    return bool(group.gr_mem)
+
+
+def _is_member(uid: int, gid: int) -> bool:
+    user = _user(uid)
+    return user is not None and gid in os.getgrouplist(user.pw_name, user.pw_gid)
+
+
+def _user(uid: int) -> Any:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:
+        return None
+
+
+def _user_id(name: str) -> int:
+    import pwd
+
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        raise UsageError(f"no user {name[:60]!r} on this host") from None
+
+
+def _user_ids(names: Iterable[str]) -> list[int]:
+    return list(map(_user_id, names))
+
+
+def _group_id(name: str) -> int:
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError):
+        raise UsageError(f"no group {name[:60]!r} on this host") from None
+
+
+def _group_name(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _writers(acl: bytes, gid: int) -> tuple[list[int], list[int]]:
+    """The users and groups, by id, that may write a file besides its owner; `gid` is its group."""
+    users, groups = [], []
+    for at in range(_ACL_HEAD, len(acl) - _ACL_ENTRY + 1, _ACL_ENTRY):
+        tag, permits, whom = (int.from_bytes(acl[at + a : at + b], "little") for a, b in ((0, 2), (2, 4), (4, 8)))
+        if not permits & _ACL_WRITE:
+            continue
+        if tag == _ACL_USER:
+            users.append(whom)
+        elif tag in (_ACL_GROUP, _ACL_GROUP_OBJ):
+            groups.append(whom if tag == _ACL_GROUP else gid)
+    return users, groups if acl else [gid]
+
+
+@cache
+def _unmapped_user() -> int | None:
+    """Who seems to own what belongs to users that a container does not know, root of the host among them; None where
+    all are known. The directories above a root may be theirs."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            if file.read().split() == ["0", "0", "4294967295"]:
+                return None
+        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None

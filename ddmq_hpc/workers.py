@@ -1,0 +1,313 @@
+"""Who works where: registrations of workers, their signs of life, and requests to them to stop.
+
+A registration is `workers/<id>.json`, written aside and renamed; the file's time of change is the worker's last sign of
+life. A request to stop is `<id>.stop` beside it. Others may have written either, so that nothing of them is believed
+unchecked: what is too large, no JSON or none of a registration's is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from stat import S_ISREG
+from typing import Any, Callable, Optional
+
+from ddmq_hpc.errors import UsageError, WorkerNotFound
+from ddmq_hpc.fs import GONE
+from ddmq_hpc.identity import batch_job, host, is_gone, kernel, process_start, token, user_name
+from ddmq_hpc.names import parse_worker_file
+from ddmq_hpc.queue import Queue
+
+#: Seconds after its last sign of life from which a worker counts as silent, and is forgotten.
+SILENT_SECONDS, FORGET_SECONDS = 300.0, 3600.0
+#: Seconds between two signs of life: when something changed that is worth telling, and in any case.
+_NEWS_SECONDS, _BEAT_SECONDS = 10.0, 60.0
+#: Seconds between two looks for a request to stop, of a worker that works and of one that waits.
+_LOOK_SECONDS, _IDLE_LOOK_SECONDS = 5.0, 30.0
+_MOST_BYTES = 1 << 16
+_MOST_TEXT, _MOST_LISTED = 1000, 64
+
+#: What a worker was asked: "stop" once its tasks are done, or "now".
+Stop = Optional[str]
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError("not a list of texts")
+    return tuple(text[:_MOST_TEXT] for text in value[:_MOST_LISTED])
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return value[:_MOST_TEXT]
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+        raise ValueError("not a count")
+    return int(value)
+
+
+def _moment(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError("not a time")
+    return float(value)
+
+
+def _kept(check: Callable[[Any], Any], default: Any) -> Any:
+    return field(default=default, metadata={"check": check})
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker, as it tells of itself. Times are seconds since 1970 in the file system's clock.
+
+    `start` and `kernel` tell its process from others of the same `pid`, see `identity`. What is not in the file but is
+    found out by whoever lists: `seen`, the last sign of life; `user`, whose file it is; `alive`: "no" when its process
+    is known to be gone, "silent" when it gave no sign of life for 5 minutes, else "yes".
+    """
+
+    id: str
+    host: str = _kept(_text, "")
+    pid: int = _kept(_count, 0)
+    start: int = _kept(_count, 0)
+    kernel: str = _kept(_text, "")
+    job: str = _kept(_text, "")
+    queues: Sequence[str] = _kept(_texts, ())
+    slots: int = _kept(_count, 1)
+    since: float = _kept(_moment, 0.0)
+    done: int = _kept(_count, 0)
+    failed: int = _kept(_count, 0)
+    running: Sequence[str] = _kept(_texts, ())
+    command: Sequence[str] = _kept(_texts, ())
+    seen: float = 0.0
+    user: str = ""
+    alive: str = "yes"
+
+    @classmethod
+    def of_this_process(
+        cls, queue: Queue, ident: str, queues: Sequence[str], slots: int = 1, command: Sequence[str] = ()
+    ) -> WorkerInfo:
+        """What this process has to tell when it begins to work."""
+        pid = os.getpid()
+        return cls(
+            ident,
+            host(),
+            pid,
+            process_start(pid) or 0,
+            kernel(),
+            batch_job(),
+            tuple(queues),
+            slots,
+            queue.fs.now(queue.paths.tmp),
+            command=tuple(command),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        found = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+
+    def line(self) -> bytes:
+        """The content of its file."""
+        found: dict[str, Any] = {}
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if not isinstance(value, (str, int, float)):
+                value = [str(text)[:_MOST_TEXT] for text in value[:_MOST_LISTED]]
+            found[name] = value
+        text = json.dumps(found, separators=(",", ":"))
+        if len(text) >= _MOST_BYTES:  # a command line as long as that is not worth more
+            text = json.dumps({**found, "command": [], "running": found["running"][:1]})
+        return text.encode() + b"\n"
+
+
+_FIELDS = {f.name: f.metadata["check"] for f in fields(WorkerInfo) if "check" in f.metadata}
+
+
+def _decode(ident: str, data: bytes) -> WorkerInfo | None:
+    try:
+        found = json.loads(data)
+        return WorkerInfo(ident, **{name: check(found[name]) for name, check in _FIELDS.items()})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+class Registration:
+    """The entry of one worker in the list of a queue's workers. Its calls are made by one thread."""
+
+    def __init__(self, queue: Queue, info: WorkerInfo) -> None:
+        self._queue = queue
+        self._info = info
+        self._line = b""
+        self._written = self._seen = self._looked = -1e9
+        self._asked: Stop = None
+
+    def start(self) -> None:
+        """Be listed from here on. Raises `StorageError`, `QueueNotFound`."""
+        try:
+            self._write(self._info.line())
+        except OSError as error:
+            raise self._queue.trouble(error, "register a worker") from error
+
+    def beat(self, info: WorkerInfo) -> Stop:
+        """Give a sign of life, and learn whether this worker was asked to stop. May be called as often as one likes.
+
+        A failure of the file system is nothing to stop for: the next call tries again.
+        """
+        self._info = info
+        fs = self._queue.fs
+        clock = fs.monotonic()
+        try:
+            self._tell(info.line(), clock)
+            if clock - self._looked > (_LOOK_SECONDS if info.running else _IDLE_LOOK_SECONDS):
+                self._looked = clock
+                self._asked = asked_to_stop(self._queue, info.id) or self._asked
+        except OSError:
+            pass
+        return self._asked
+
+    def remove(self) -> None:
+        """Be listed no more. What cannot be removed now `clean` will."""
+        paths = self._queue.paths
+        try:
+            self._queue.fs.drop(paths.in_workers(self._info.id, "stop"))
+            self._queue.fs.drop(paths.in_workers(self._info.id))
+        except OSError:
+            pass
+
+    def _tell(self, line: bytes, clock: float) -> None:
+        if line != self._line and clock - self._written > _NEWS_SECONDS:
+            self._write(line)
+        elif clock - self._seen > _BEAT_SECONDS:
+            try:
+                self._queue.fs.touch(self._queue.paths.in_workers(self._info.id))
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                self._write(line)  # somebody took this worker for dead
+            self._seen = clock
+
+    def _write(self, line: bytes) -> None:
+        _place(self._queue, self._queue.paths.in_workers(self._info.id), line)
+        self._line = line
+        self._written = self._seen = self._queue.fs.monotonic()
+
+
+def _place(queue: Queue, path: str, data: bytes) -> None:
+    """Put a file in place whole, over what is there."""
+    aside = queue.paths.in_tmp(f"workers-{token()}")
+    queue.fs.create(aside, data, False)
+    try:
+        queue.fs.claim(aside, path)
+    except OSError:
+        queue.fs.drop(aside)
+        raise
+
+
+def asked_to_stop(queue: Queue, ident: str) -> Stop:
+    """What the worker was asked, None when nothing. Raises OSError."""
+    path = queue.paths.in_workers(ident, "stop")
+    if not queue.fs.is_there(path):  # asks the server: a name that was missing a minute ago may be remembered
+        return None
+    try:
+        return "now" if queue.fs.read_some(path, 16)[1].strip() == b"now" else "stop"
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+
+
+def list_workers(queue: Queue) -> list[WorkerInfo]:
+    """The registered workers, oldest first, but those that are dead or silent for more than an hour. Raises OSError."""
+    now = queue.fs.now(queue.paths.tmp)
+    found = [info for _, info in _registered(queue) if info and not _is_past(info, now)]
+    return sorted(found, key=lambda info: (info.since, info.id))
+
+
+def _registered(queue: Queue) -> Iterable[tuple[str, WorkerInfo | None]]:
+    """(id, registration) of all files that are named as one; None for the registration where it is none."""
+    fs, paths = queue.fs, queue.paths
+    now = fs.now(paths.tmp)
+    for name in fs.names(paths.workers):
+        parsed = parse_worker_file(name)
+        if parsed is None or parsed[1] != "json":
+            continue
+        try:
+            found, data = fs.read_some(f"{paths.workers}/{name}", _MOST_BYTES)
+        except OSError:
+            continue  # gone meanwhile, or a link, a directory, not for us to read
+        info = _decode(parsed[0], data)
+        yield parsed[0], info and _judged(replace(info, seen=found.st_mtime, user=user_name(found.st_uid)), now)
+
+
+def _judged(info: WorkerInfo, now: float) -> WorkerInfo:
+    if is_gone(info.host, info.pid, info.start, info.kernel):
+        return replace(info, alive="no")
+    return replace(info, alive="silent" if now - info.seen > SILENT_SECONDS else "yes")
+
+
+def _is_past(info: WorkerInfo, now: float) -> bool:
+    return info.alive != "yes" and now - info.seen > FORGET_SECONDS
+
+
+def request_stop(queue: Queue, ids: Iterable[str] | None, now: bool = False) -> list[str]:
+    """Ask workers to stop: those whose ids begin as `ids` say, or all; once their tasks are done, or `now`.
+
+    They notice within seconds, those that wait for messages within half a minute. The ids of those asked. Raises
+    `WorkerNotFound`, `UsageError` when a beginning is not unique (then nobody was asked), `StorageError`.
+    """
+    try:
+        known = [info.id for info in list_workers(queue) if info.alive != "no"]
+        asked = known if ids is None else [_the_one(queue, known, text) for text in ids]
+        for ident in asked:
+            if now or asked_to_stop(queue, ident) != "now":
+                _place(queue, queue.paths.in_workers(ident, "stop"), b"now\n" if now else b"stop\n")
+    except OSError as error:
+        raise queue.trouble(error, "ask workers to stop") from error
+    return asked
+
+
+def _the_one(queue: Queue, known: list[str], text: str) -> str:
+    found = [text] if text in known else [ident for ident in known if text and ident.startswith(text)]
+    if not found:
+        raise WorkerNotFound(queue.name, text)
+    if len(found) > 1:
+        raise UsageError(f"{text[:60]!r} is the beginning of {len(found)} workers: {', '.join(sorted(found)[:3])}")
+    return found[0]
+
+
+def forget(queue: Queue) -> int:
+    """Remove the registrations of workers that are dead, or silent for an hour, and requests to nobody. How many files.
+
+    A worker that is alive all the same registers anew with its next sign of life.
+    """
+    fs, paths = queue.fs, queue.paths
+    now = fs.now(paths.tmp)
+    kept, removed = set(), 0
+    for ident, info in _registered(queue):
+        path = paths.in_workers(ident)
+        if info is None and _age(queue, path, now) < FORGET_SECONDS:
+            continue  # perhaps of a newer version
+        if info is None or info.alive == "no" or _is_past(info, now):
+            removed += fs.drop(path)
+        else:
+            kept.add(ident)
+    for name in fs.names(paths.workers):
+        parsed = parse_worker_file(name)
+        if parsed and parsed[1] == "stop" and parsed[0] not in kept:
+            path = f"{paths.workers}/{name}"
+            removed += _age(queue, path, now) > FORGET_SECONDS and fs.drop(path)
+    return removed
+
+
+def _age(queue: Queue, path: str, now: float) -> float:
+    """Seconds since a file changed; 0 for what is none."""
+    try:
+        found = queue.fs.lstat(path)
+    except OSError:
+        return 0.0
+    return now - found.st_mtime if S_ISREG(found.st_mode) else 0.0
