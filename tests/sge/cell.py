@@ -81,8 +81,23 @@ QUEUE = {
     "shell": "/bin/bash",
     "shell_start_mode": "unix_behavior",
     "tmpdir": "{home}/tmp",
-    "pe_list": "NONE",
+    "pe_list": "smp",
 }
+#: For jobs of several slots: as many as they ask for, on one host.
+PARALLEL_ENVIRONMENT = """\
+pe_name smp
+slots 9999
+user_lists NONE
+xuser_lists NONE
+start_proc_args NONE
+stop_proc_args NONE
+allocation_rule $pe_slots
+control_slaves FALSE
+job_is_first_task TRUE
+urgency_slots min
+accounting_summary FALSE
+qsort_args NONE
+"""
 
 
 def why_not() -> str | None:
@@ -117,9 +132,8 @@ class Cell:
         self.run("qconf", "-as", "localhost")
         self._change("conf", "global", GLOBAL)
         self._change("sconf", "", SCHEDULER)
-        queue = self.home / "all.q"
-        queue.write_text(self._edited(self.run("qconf", "-sq"), QUEUE))
-        self.run("qconf", "-Aq", str(queue))
+        self._add("p", PARALLEL_ENVIRONMENT)
+        self._add("q", self._edited(self.run("qconf", "-sq"), QUEUE))
         self.start_execd()
 
     def start_qmaster(self) -> None:
@@ -159,17 +173,16 @@ class Cell:
                 process.kill()
         self.kill_qmaster()
 
-    def run(self, *command: str, **env: str) -> str:
+    def run(self, *command: str, directory: Path | None = None, **env: str) -> str:
         """What a command of the user prints."""
-        done = subprocess.run(
-            command, env={**self.env, **env}, cwd=self.home, capture_output=True, text=True, timeout=60
-        )
+        env = {**self.env, **env}
+        done = subprocess.run(command, env=env, cwd=directory or self.home, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}\n{self.logs()}"
         return done.stdout.strip()
 
-    def submit(self, *arguments: str, **env: str) -> str:
+    def submit(self, *arguments: str, directory: Path | None = None, **env: str) -> str:
         """The id of a new job; `arguments` and `env` are those of qsub."""
-        return self.run("qsub", "-terse", *arguments, **env).partition(".")[0]
+        return self.run("qsub", "-terse", *arguments, directory=directory, **env).partition(".")[0]
 
     def delete(self, *jobs: str) -> None:
         self.run("qdel", *jobs)
@@ -254,6 +267,11 @@ class Cell:
         file = self.home / (name or what)
         file.write_text(self._edited(shown, values))
         self.run("qconf", f"-M{what}", str(file))
+
+    def _add(self, what: str, text: str) -> None:
+        file = self.home / f"new-{what}"
+        file.write_text(text)
+        self.run("qconf", f"-A{what}", str(file))
 
     def _edited(self, shown: str, values: Mapping[str, str]) -> str:
         """A configuration as qconf shows it, which continues long lines by a backslash, with other values."""

@@ -7,6 +7,7 @@ scheduler can tell. So `recover` runs in a PID namespace of its own: process ids
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ from ddmq_hpc.broker import Broker
 
 pytestmark = pytest.mark.sge
 
+SCRIPT = str(Path(__file__).parents[2] / "slurm" / "worker.sge")
 COMMAND = str(Path(sys.executable).with_name("ddmq-hpc"))
+#: A task that is to be killed, unlike any other process of this host.
+ENDLESS = f"sleep {100_000 + os.getpid()}"
 
 
 class Work:
@@ -37,7 +41,7 @@ class Work:
         self.ddmq("create", "-f", self.root, "tasks")
 
     def ddmq(self, *arguments: str) -> str:
-        return self.cell.run(COMMAND, *arguments)
+        return self.cell.run(COMMAND, *arguments, directory=self.home, PATH=self.path)
 
     def publish(self, *messages: object) -> None:
         lines = self.home / "messages.txt"
@@ -46,9 +50,14 @@ class Work:
 
     def submit(self, *arguments: str, options: tuple[str, ...] = (), before: tuple[str, ...] = ()) -> str:
         """A job whose process is a worker, or what runs one."""
-        files = ("-V", "-wd", str(self.home), "-j", "y", "-o", f"{self.home}/$JOB_ID.$TASK_ID.out")
-        command = ("-b", "y", "-shell", "n", *before, COMMAND, "work", self.root, "tasks", *arguments)
-        return self.cell.submit(*files, *options, *command, PATH=self.path)
+        usual = ("-V", "-cwd", "-j", "y", "-b", "y", "-shell", "n", *options)
+        command = (*before, COMMAND, "work", self.root, "tasks", *arguments)
+        return self.cell.submit(*usual, *command, directory=self.home, PATH=self.path)
+
+    def submit_script(self, *arguments: str, options: tuple[str, ...] = ()) -> str:
+        """The job script that users get."""
+        command = (SCRIPT, self.root, "tasks", *arguments)
+        return self.cell.submit(*options, *command, directory=self.home, PATH=self.path)
 
     def recover(self) -> dict[str, Any]:
         """What `recover` says, as on another host."""
@@ -72,7 +81,7 @@ class Work:
         wait_for(lambda: line in self.lines(), 60, f"{line!r} in the log", lambda: f"{self.lines()}\n{self.output()}")
 
     def output(self) -> str:
-        return "\n".join(f"{log.name}:\n{log.read_text()}" for log in sorted(self.home.glob("*.out")))
+        return "\n".join(f"{log.name}:\n{log.read_text()}" for log in sorted(self.home.glob("*.o[0-9]*")))
 
 
 @pytest.fixture
@@ -116,10 +125,41 @@ def test_an_array_does_100_tasks_once_each(work: Work) -> None:
     assert work.counts() == {}
 
 
+def test_the_script_of_workers_runs_as_it_is(work: Work) -> None:
+    work.publish(*range(60))
+
+    work.cell.wait(work.submit_script("-j", "2", "--", "sh", "-c", "echo {} >> log"))
+
+    assert sorted(map(int, work.lines())) == list(range(60)), work.output()
+    assert work.counts() == {}
+
+
+def test_submitted_workers_and_those_that_are_missing(work: Work) -> None:
+    """`submit` with two slots a worker; `scale` counts what waits and runs, and tops it up."""
+    work.publish(*range(40))
+    command = task("while [ ! -e go ]; do sleep 0.1; done")
+    usual = ("--scheduler", "sge", "--slots", "2", "--time", "5m")
+    [line] = work.ddmq("submit", work.root, "tasks", "--workers", "2", *usual, *command).splitlines()
+    first = line.split("\t")[0]
+    wait_for(lambda: len(work.lines()) == 4, 60, "two workers to begin two tasks each", work.output)
+
+    assert work.ddmq("scale", work.root, "tasks", "--max", "2") == ""
+    second, count = work.ddmq("scale", work.root, "tasks", "--max", "3").split("\t")
+    assert count == "1 worker"
+    assert work.ddmq("scale", work.root, "tasks", "--max", "3") == ""
+    (work.home / "go").touch()
+    work.cell.wait(first)
+    work.cell.wait(second)
+
+    assert sorted(work.lines()) == sorted(f"{what} {n}" for n in range(40) for what in ("start", "done"))
+    assert work.counts() == {}
+    assert work.ddmq("scale", work.root, "tasks", "--max", "3") == "", "there is nothing to do"
+
+
 def test_what_a_deleted_job_held_comes_back_as_lost(work: Work) -> None:
     """`qdel` alone kills at once. The lease has an hour to run."""
     work.publish("one")
-    job = work.submit("--lease", "1h", *task("sleep 3987"))
+    job = work.submit("--lease", "1h", *task(ENDLESS))
     work.wait_for_line("start one")
     assert work.recover() == judged(checked=1)
 
@@ -127,27 +167,40 @@ def test_what_a_deleted_job_held_comes_back_as_lost(work: Work) -> None:
     work.cell.wait(job)
 
     assert work.recover() == judged(checked=1, ended=[label(job)], held=1, requeued=1)
-    assert work.counts() == {"ready": 1}
     assert work.budgets() == [(0, 1)]
-    wait_for(lambda: not processes("sleep 3987"), 10, "the task to be killed")
+    wait_for(lambda: not processes(ENDLESS), 10, "the task to be killed")
 
 
-@pytest.mark.parametrize("warned_by", ["qdel", "s_rt"])
-def test_a_job_that_is_warned_gives_its_messages_back(work: Work, warned_by: str) -> None:
-    """With -notify by USR2 ahead of any kill, with a soft limit of the run time by USR1."""
+def test_a_job_gives_its_messages_back_at_its_soft_limit(work: Work) -> None:
+    """USR1, at s_rt."""
     work.publish("one", "two")
-    options = ("-notify",) if warned_by == "qdel" else ("-l", "s_rt=00:00:10")
-    job = work.submit("--lease", "1h", *task("sleep 3987"), options=options)
+
+    job = work.submit("--lease", "1h", *task(ENDLESS), options=("-l", "s_rt=00:00:10"))
+    work.cell.wait(job)
+
+    assert work.lines() == ["start one"]
+    assert work.cell.exit_status(job) == "0", work.output()
+    assert work.budgets() == [(0, 0), (0, 0)]
+    assert not processes(ENDLESS)
+
+
+@pytest.mark.parametrize("how", ["command", "script"])
+def test_a_job_with_notify_gives_its_messages_back_when_it_is_deleted(work: Work, how: str) -> None:
+    """USR2, some time ahead of the kill. The script asks for it by itself."""
+    work.publish("one", "two")
+    worker = ("--lease", "1h", *task(ENDLESS))
+    if how == "script":
+        job = work.submit_script(*worker, options=("-t", "1"))
+    else:
+        job = work.submit(*worker, options=("-notify",))
     work.wait_for_line("start one")
 
-    if warned_by == "qdel":
-        work.cell.delete(job)
+    work.cell.delete(job)
     work.cell.wait(job)
 
     assert work.cell.exit_status(job) == "0", work.output()
-    assert work.counts() == {"ready": 2}
     assert work.budgets() == [(0, 0), (0, 0)]
-    assert not processes("sleep 3987")
+    assert not processes(ENDLESS)
 
 
 def test_a_job_goes_on_without_its_execution_daemon(work: Work) -> None:
