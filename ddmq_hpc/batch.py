@@ -57,7 +57,7 @@ def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions
     options = replace(options, delay=start_delay(os.environ))
     output = choose(job.output, broker.fs, broker.queue(queues[0]).paths, name)
     directory = mkdtemp(prefix=f"ddmq-hpc-{name}-")
-    guardian = Guardian(directory)
+    guardian = Guardian(directory, name)
     try:
         if job.shell:
             runner: CommandRunner = ShellRunner(output, guardian, job.feed_stdin)

@@ -15,6 +15,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from ddmq_hpc import mounts
 
@@ -46,9 +47,7 @@ class Calls:
     time = staticmethod(time.time)
     rename = staticmethod(os.rename)
     unlink = staticmethod(os.unlink)
-
-    def link(self, source: str, target: str) -> None:
-        os.link(source, target, follow_symlinks=False)
+    link = staticmethod(partial(os.link, follow_symlinks=False))
 
     def mkdir(self, path: str, mode: int = 0o777) -> None:
         os.mkdir(path, mode)
@@ -104,7 +103,9 @@ class Calls:
         """
         handle = os.open(path, _NEW, mode)
         try:
-            _write_all(handle, data)
+            written = os.write(handle, data)
+            while written < len(data):
+                written += os.write(handle, data[written:])
         except BaseException:
             os.close(handle)
             self.unlink(path)
@@ -160,12 +161,6 @@ class Calls:
     def open_directory(self, path: str) -> None:
         """Opening a directory makes an NFS client ask the server again: names held to be missing are looked up anew."""
         os.close(os.open(path, _DIRECTORY))
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    written = os.write(handle, data)
-    while written < len(data):
-        written += os.write(handle, data[written:])
 
 
 class Filesystem(Calls):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: Deeper JSON is refused: no task needs it, and readers in other languages would overflow.
 MAX_DEPTH = 64
 
+_quote = json.encoder.encode_basestring  # what the encoder makes of text, and most bodies are text
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
@@ -229,7 +230,7 @@ def encode_body(body: Any, limit: int) -> str:
     if type(body) is not str:
         _check_depth(body)
     try:
-        line = _encode(body)
+        line = _quote(body) if type(body) is str else _encode(body)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadMessage(f"not a JSON value: {error}") from None
     size = len(line) if line.isascii() else _size(line)

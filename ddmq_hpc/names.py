@@ -39,6 +39,8 @@ MAX_PRIORITY = 10**18
 #: Width in nanoseconds of the time window of a bucket, by level. Each divides the one before, so buckets nest.
 WINDOWS = (64_000_000_000, 4_000_000_000, 250_000_000, 15_625_000)
 _UNIT = WINDOWS[-1]
+#: How names in tmp/ begin, besides those of packs.
+_IN_TMP = ("chain-", "clock-", "job-", "lock-", "settings-", "workers-")
 _DELAY_WINDOW = 64_000
 
 _QUEUE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -209,7 +211,7 @@ def parse_worker_file(name: str) -> tuple[str, str] | None:
 
 def is_leftover(name: str) -> bool:
     """Whether a name in tmp/ is one that clients make there."""
-    return is_pack(name) or name.startswith(("clock-", "settings-", "workers-"))
+    return is_pack(name) or name.startswith(_IN_TMP)
 
 
 def is_pack(name: str) -> bool:

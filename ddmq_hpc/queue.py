@@ -203,6 +203,7 @@ class Queue:
                         raise self.trouble(error, f"settle messages of queue {self.name!r}") from error
                     if done:
                         return
+                    self._too_late(held, [message.index], now)
                     raise self._lost([message])
         self.ack([message], **outcome)
 
@@ -293,7 +294,7 @@ class Queue:
             if fate_of is None and _is_all(held, handles) and now * 1000 <= held.runs[0].deadline:
                 record = self._record(state, held.runs[0], held.runs[0].entry, now, held, outcome)
                 whole = self.paths.in_leased(held.runs[0])
-                return () if self._settle_whole(held, record, whole) else handles.keys()
+                return () if self._settle_whole(held, record, whole) else self._too_late(held, handles.keys(), now)
         self._forget_reclaimed(held, now)
         mine = {index for index in handles if held.run_of(index)}
         lost = handles.keys() - mine
@@ -306,8 +307,19 @@ class Queue:
         runs = runs_of(lease.entry, mine)
         self.journal.write([self._record(state, lease, run, now, held, more) for run in runs], settings.durable)
         if fate is None:
-            return lost | self._settle(held, mine, None)
-        return lost | self._settle(held, mine, lambda _, part: fate.path(self.paths, part, now))
+            late = self._settle(held, mine, None)
+        else:
+            late = self._settle(held, mine, lambda _, part: fate.path(self.paths, part, now))
+        return lost | self._too_late(held, late, now)
+
+    def _too_late(self, held: Held, indexes: Collection[int], now: float) -> set[int]:
+        """Take back outcomes that were written of leases which turned out to be lost: reclaimed before their deadlines,
+        since their process or their batch job was known to be gone, or removed."""
+        lease = held.first
+        late = [self._record("late", lease, run, now, held, {}) for run in runs_of(lease.entry, indexes)]
+        if late:
+            self.journal.write(late, self._settings().durable)
+        return set(indexes)
 
     def _forget_reclaimed(self, held: Held, now: float) -> None:
         """What may have been reclaimed is looked at before an outcome is written that would not be true."""

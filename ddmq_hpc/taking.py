@@ -68,7 +68,9 @@ class Taker:
         whole = f"{paths.leased}/{lease_name(priority, name, now_ms + span, span, owner, SPLIT)}"
         if not fs.claim(source, whole):
             return None
-        back = [(piece, f"{bucket}/{piece.name}") for piece in self._pieces(entry.part(cut, entry.stop))]
+        rest = entry.part(cut, entry.stop)
+        pieces = [rest] if self.head.window < _CONTENDED else _shattered(rest)
+        back = [(piece, f"{bucket}/{piece.name}") for piece in pieces]
         try:
             if not carve(fs, paths, whole, [path], back):
                 return None
@@ -78,14 +80,6 @@ class Taker:
         with self._lock:
             self.head.put_back(priority, back)
         return mine, path
-
-    def _pieces(self, rest: Entry) -> list[Entry]:
-        """The rest of a pack: one piece, or several when others wait for it."""
-        size = rest.stop - rest.first
-        if self.head.window < _CONTENDED or size < SHATTER:
-            return [rest]
-        step = -(-size // SHATTER)
-        return [rest.part(at, min(at + step, rest.stop)) for at in range(rest.first, rest.stop, step)]
 
     def new_owner(self) -> str:
         return self._identity.owner()
@@ -102,3 +96,12 @@ class Taker:
     def published(self, priority: int) -> None:
         with self._lock:
             self.head.published(priority)
+
+
+def _shattered(rest: Entry) -> list[Entry]:
+    """The rest of a pack in several pieces, because others wait for it; a short one as it is."""
+    size = rest.stop - rest.first
+    if size < SHATTER:
+        return [rest]
+    step = -(-size // SHATTER)
+    return [rest.part(at, min(at + step, rest.stop)) for at in range(rest.first, rest.stop, step)]

@@ -62,12 +62,15 @@ is the age in seconds of the oldest ready message, `foreign` names files that ar
 
 | key | meaning |
 |---|---|
-| `state` | `acked`, `nacked`, `released`, `lost` (the worker died or the lease ran out), `damaged`, `deleted`, `purged` |
+| `state` | `acked`, `nacked`, `released`, `lost` (the worker died or the lease ran out), `damaged`, `deleted`, `purged`; `late` takes back the outcome before it of the same attempt: its lease was reclaimed already |
 | `id` | of a message, or `<pack>.<first>-<stop>` for several (`stop` is not among them) |
 | `attempt` | 1 for the first |
 | `at`, `taken` | seconds since 1970 |
 | `to` | where a nacked, released or lost message went: `ready`, `delayed` or `dead` |
-| `exit`, `wall` | exit code and seconds, of `exec` |
+| `exit`, `signal`, `wall`, `cpu` | of a task: exit code (128 + signal), signal, seconds of wall and of CPU |
+| `rss`, `oom` | of a task: the most bytes of memory that its processes were seen to have, whether the kernel killed it for want of it |
+| `error`, `output` | of a failed task: what it wrote into its error file, the end of its output |
+| `worker` | the worker that ran it |
 | `host`, `pid`, `job` | who wrote it |
 
 A record is written before the message is let go. Records are flushed to the disk within a second; a power cut can take those of

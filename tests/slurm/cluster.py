@@ -161,6 +161,14 @@ class Cluster:
         """The id of a new job; `arguments` and `env` are those of sbatch."""
         return self.run("sbatch", "--parsable", *arguments, **env)
 
+    def requeue(self, job: str) -> None:
+        """Have a running job ended and started anew."""
+        self.run("scontrol", "requeue", job)
+
+    def limit(self, job: str, minutes: int) -> None:
+        """Set the time limit of a job, running or not; Slurm looks at limits every half minute."""
+        self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+
     def states(self, job: str) -> dict[str, str]:
         """The state of a job, or of each task of an array, by its id (`8_1`)."""
         lines = self.run("squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%i %T")

@@ -83,9 +83,8 @@ class Site:
     def ran(self, *walls: float) -> None:
         """Outcomes of tasks in the journal, as if they had run."""
         queue = self.broker.queue("tasks")
-        lines = [
-            queue.journal.record("acked", f"x.{n}", 1, 1e9 + n, 1e9, {"wall": wall}) for n, wall in enumerate(walls)
-        ]
+        record = queue.journal.record
+        lines = [record("acked", f"x.{n}", 1, 1e9 + n, 1e9, {"wall": wall}) for n, wall in enumerate(walls)]
         queue.journal.write(lines, False)
 
     def jobs(self) -> list[str]:

@@ -509,6 +509,22 @@ def test_above_a_root_may_be_users_whom_a_container_does_not_know(
     assert "root belongs to user bin" in place.judged()
 
 
+def test_in_a_container_that_knows_root_alone(place: Place) -> None:
+    """A real one: its root is that of the host, all others are its "nobody"."""
+    inside = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    for path in (place.root, *place.root.rglob("*")):
+        os.chown(path, 0, 0)
+    command = [*inside, sys.executable, "-m", "ddmq_hpc", "exec", str(place.root), "q", "--", "true"]
+    place.give(place.root, MALLORY)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "root belongs to user" in done.stderr
+    os.chown(place.root, 0, 0)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # -- exec
 
 

@@ -35,9 +35,9 @@ class Site:
     """A queue, its workers by (host, process id), and what they write into the journal."""
 
     def __init__(self, top: Path) -> None:
-        broker = Broker(top / "root", create=True, filesystem=Clocked)
-        broker.create_queue("q", requeue_limit=100, durable=False)
-        self.queue: Queue = broker.queue("q")
+        self.broker = Broker(top / "root", create=True, filesystem=Clocked)
+        self.broker.create_queue("q", requeue_limit=100, durable=False)
+        self.queue: Queue = self.broker.queue("q")
         self.registered: dict[tuple[str, int], Registration] = {}
 
     def worker(self, me: tuple[str, int]) -> Breaker:
@@ -48,15 +48,10 @@ class Site:
 
     def messages(self, count: int = 8) -> list[Message]:
         for number in range(count):
-            self.queue_put(number)
+            self.broker.publish("q", number)
         found = self.queue.take(count)
         assert len(found) == count
         return found
-
-    def queue_put(self, number: int) -> None:
-        from ddmq_hpc.messages import LineEncoder, Options
-
-        self.queue.put([LineEncoder(Options(), 1000).line(number)], Options(), 0.0, None)
 
     def record(self, by: tuple[str, int], state: str, *idents: str) -> None:
         with open(f"{self.queue.paths.journal}/{by[0]}.0.0.jsonl", "a", encoding="utf-8") as file:
@@ -134,10 +129,7 @@ def test_evidence_may_come_later_and_bit_by_bit(site: Site) -> None:
 def test_a_record_may_tell_of_several_messages(site: Site) -> None:
     site.worker(GOOD)
     breaker = site.worker(BAD)
-    from ddmq_hpc.messages import LineEncoder, Options
-
-    encoder = LineEncoder(Options(), 1000)
-    site.queue.put([encoder.line(number) for number in range(20)], Options(), 0.0, None)
+    site.broker.publish_many("q", range(20))
     messages = site.queue.take(20)
     fail(breaker, messages[5:12])
     pack = messages[0].id.rpartition(".")[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from worker_tools import COMMAND, Bench, as_json, of_journal, processes, wait_for
 
+from ddmq_hpc.guardian import Guardian
 from ddmq_hpc.names import parse_lease
 
 
@@ -385,3 +386,18 @@ def test_workers_asked_to_stop_now_give_back_what_they_have(bench: Bench) -> Non
     worker.communicate(timeout=30)
     assert worker.returncode == 0
     assert bench.counts() == {"ready": 1}
+
+
+def test_a_task_that_its_dead_worker_could_not_tell_of_is_found_by_its_environment(bench: Bench) -> None:
+    """Also one that left the session of its task."""
+    guardian = Guardian(str(bench.place / "node" / "gone"), "some-worker")
+    tasks = [
+        subprocess.Popen(["setsid", "sleep", "876"], env={**os.environ, "DDMQ_HPC_WORKER": worker})
+        for worker in ("some-worker", "some-worker-else")
+    ]
+    wait_for(lambda: len(processes("sleep 876")) == 2, "both")
+    os.close(guardian._pipe)  # as when its process is killed
+    assert tasks[0].wait(10) == -signal.SIGKILL
+    assert tasks[1].poll() is None
+    tasks[1].kill()
+    tasks[1].wait()

@@ -124,11 +124,9 @@ def _counting(bench: Bench) -> _Counting:
             return time.monotonic() + ahead[0]
 
     def counted(name: str) -> Callable[..., Any]:
-        raw = getattr(Calls, name)
-
         def call(self: Counted, *args: Any) -> Any:
             count[name] = count.get(name, 0) + 1
-            return raw(self, *args)
+            return getattr(super(Counted, self), name)(*args)
 
         return call
 
