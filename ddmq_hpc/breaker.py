@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddmq_hpc.admin import covers
-from ddmq_hpc.identity import token
+from ddmq_hpc.locks import first_to_make
 from ddmq_hpc.names import minute_stamp, parse_message_id, stamped_minute
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.workers import list_workers
@@ -167,17 +167,13 @@ class Breaker:
         """
         fs, paths = self._queue.fs, self._queue.paths
         minute = int(fs.now(paths.tmp) // 60)
-        aside, stamp = paths.in_tmp(f"workers-{token()}"), paths.in_locks(minute_stamp(_STAMP, minute))
-        fs.create(aside, f"{self._me[0]} {self._me[1]}\n".encode(), False)
-        try:
-            if not fs.link_new(aside, stamp):
-                return False
-        finally:
-            fs.drop(aside)
+        stamp = minute_stamp(_STAMP, minute)
+        if not first_to_make(fs, paths, stamp, f"{self._me[0]} {self._me[1]}\n".encode()):
+            return False
         for name in fs.names(paths.locks):
             other = stamped_minute(_STAMP, name)
             if other == minute - 1:
-                fs.drop(stamp)
+                fs.drop(paths.in_locks(stamp))
                 return False
             if other is not None and other < minute - _STAMPS_KEPT:
                 fs.drop(paths.in_locks(name))

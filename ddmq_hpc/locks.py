@@ -46,14 +46,9 @@ def acquire(fs: Filesystem, paths: QueuePaths, what: str) -> Taken | None:
     if newest and found[newest] == "held" and not _is_over(fs, paths, what, newest):
         return None
     mine = newest + 1
-    path = f"{paths.locks}/{lock_name(what, mine, False)}"
-    source = f"{paths.tmp}/lock-{token()}"
-    fs.create(source, Identity().owner().encode(), False)
-    try:
-        won = fs.link_new(source, path)
-    finally:
-        fs.drop(source)
-    if not won:
+    name = lock_name(what, mine, False)
+    path = paths.in_locks(name)
+    if not first_to_make(fs, paths, name, Identity().owner().encode()):
         return None
     # This process may have slept since it looked, and the name it wanted been made and removed since.
     later = [other for other, state in _generations(fs, paths, what).items() if (other, state) != (mine, "held")]
@@ -64,6 +59,19 @@ def acquire(fs: Filesystem, paths: QueuePaths, what: str) -> Taken | None:
         for free in (False, True):
             fs.drop(f"{paths.locks}/{lock_name(what, old, free)}")
     return Taken(path, mine)
+
+
+def first_to_make(fs: Filesystem, paths: QueuePaths, name: str, content: bytes = b"") -> bool:
+    """Whether this call is the one of all hosts that made `name` in locks/. Raises OSError.
+
+    That holds for as long as nobody removes the name who could still meet somebody that wants it.
+    """
+    source = paths.in_tmp(f"lock-{token()}")
+    fs.create(source, content, False)
+    try:
+        return fs.link_new(source, paths.in_locks(name))
+    finally:
+        fs.drop(source)
 
 
 def release(fs: Filesystem, paths: QueuePaths, what: str, taken: Taken) -> None:

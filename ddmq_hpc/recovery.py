@@ -17,7 +17,8 @@ from weakref import WeakKeyDictionary
 
 from ddmq_hpc import schedulers
 from ddmq_hpc.expiry import NodeFiles
-from ddmq_hpc.identity import Owner, batch_job, token
+from ddmq_hpc.identity import Owner, batch_job
+from ddmq_hpc.locks import first_to_make
 from ddmq_hpc.names import minute_stamp, parse_lease, stamped_minute
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.schedulers import ENDED, UNKNOWN, Job
@@ -169,18 +170,11 @@ def _reclaim(queue: Queue, ended: list[_Holdings]) -> Swept:
 def _is_first(queue: Queue, minute: int) -> bool:
     """Whether this client is the one of the cluster that asks in this minute (of the file system's clock)."""
     fs, paths = queue.fs, queue.paths
-    stamp = f"{paths.locks}/{minute_stamp(_STAMP, minute)}"
-    if fs.is_there(stamp):
+    stamp = minute_stamp(_STAMP, minute)
+    if fs.is_there(paths.in_locks(stamp)) or not first_to_make(fs, paths, stamp):
         return False
-    mark = f"{paths.tmp}/clock-{token()}"
-    fs.create(mark, b"", False)
-    try:
-        if not fs.link_new(mark, stamp):
-            return False
-    finally:
-        fs.drop(mark)
     for name in fs.names(paths.locks):
         old = stamped_minute(_STAMP, name)
         if old is not None and old < minute - 1:
-            fs.drop(f"{paths.locks}/{name}")
+            fs.drop(paths.in_locks(name))
     return True

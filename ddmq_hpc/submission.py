@@ -11,7 +11,8 @@ from typing import NamedTuple
 from ddmq_hpc import schedulers, submitted
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import SchedulerBusy, SchedulerError, StorageError, SubmissionUnknown, storage_error
-from ddmq_hpc.identity import batch_job, host, token
+from ddmq_hpc.identity import batch_job, host
+from ddmq_hpc.locks import first_to_make
 from ddmq_hpc.names import chain_failed_name, chain_name
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.rendering import render, template
@@ -206,13 +207,13 @@ def successor(broker: Broker, queue_name: str, environ: Mapping[str, str]) -> st
             return None
         queues = queues_of(broker, record.request.queues)
         wanted = sizing(queues, record.request)
-        if not wanted.backlog or not _won(queue, chain_name(record.group, attempt)):
+        if not wanted.backlog or not first_to_make(queue.fs, queue.paths, chain_name(record.group, attempt)):
             return None
         try:
             return submit(queues, record.request, wanted.workers)[0].job
         except SchedulerError as error:
             if not error.submitted and not isinstance(error, SubmissionUnknown):
-                _won(queue, chain_failed_name(record.group, attempt))
+                first_to_make(queue.fs, queue.paths, chain_failed_name(record.group, attempt))
             raise
     except OSError as error:
         raise storage_error(error, "submit a successor") from error
@@ -236,14 +237,3 @@ def _next_attempt(queue: Queue, group: str) -> int | None:
         if chain_failed_name(group, attempt) not in names:
             return None
     return None
-
-
-def _won(queue: Queue, name: str) -> bool:
-    """Whether this call is the one that made a name under locks/: it is never removed while somebody could ask."""
-    fs, paths = queue.fs, queue.paths
-    source = f"{paths.tmp}/chain-{token()}"
-    fs.create(source, b"", False)
-    try:
-        return fs.link_new(source, f"{paths.locks}/{name}")
-    finally:
-        fs.drop(source)
