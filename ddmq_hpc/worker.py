@@ -72,8 +72,8 @@ class WorkerOptions:
 
 @dataclass
 class Report:
-    """What a worker did, in messages. `reason` says why it ended; `out_of_time`, whether there could be more to do for
-    one whose job is not at its end."""
+    """What a worker did, in messages. `reason` says why it ended; `out_of_time` that it was for want of time, so there
+    may be messages left."""
 
     done: int = 0
     failed: int = 0
@@ -185,6 +185,7 @@ class Worker:
     def _work(self) -> None:
         if self.options.delay:
             self._wake.wait(self.options.delay)
+            self._heed_signals()
         slots = [Thread(target=self._slot, args=(number,), daemon=True) for number in range(1, self.options.slots + 1)]
         for slot in slots:
             slot.start()
@@ -208,9 +209,8 @@ class Worker:
                 continue
 
     def _pause(self) -> float:
-        with self._lock:
-            works = list(self._works.values())
-        leases = [lease for work in works if (lease := _lease_of(work.task.message))]
+        messages = [work.task.message for work in self._at_work()] + [message for _, message in self.feed.ahead()]
+        leases = [lease for message in messages if (lease := _lease_of(message))]
         return min([_ROUND, *(lease.duration / 12000 for lease in leases)])
 
     def _round(self) -> None:
@@ -246,7 +246,7 @@ class Worker:
                 self.feed.end(f"was told to stop by {signal.Signals(number).name}")
                 self._give_back()
             if again or number == signal.SIGKILL:
-                self._kill_at = 0.0
+                self._kill_at = time.monotonic()
             elif self._kill_at is None:
                 self._kill_at = time.monotonic() + self.options.grace
             if number != signal.SIGKILL:
