@@ -258,7 +258,7 @@ def clean(queue: Queue) -> dict[str, int]:
         "placed": placed,
         "leftovers": leftovers,
         "keys": _old_keys(queue),
-        "workers": workers.forget(queue),
+        "registrations": workers.forget(queue),
     }
 
 

@@ -51,8 +51,11 @@ class Job:
     breaker: int = 5
 
 
-def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions) -> Report:
-    """Run a worker of this process until it ends. Raises `DdmqError` for what is no task's fault."""
+def work(
+    broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions, tell: Callable[[str], None]
+) -> Report:
+    """Run a worker of this process until it ends. `tell` is told in lines what a person wants to know, at last what was
+    done. Raises `DdmqError` for what is no task's fault."""
     name = new_name()
     options = replace(options, delay=start_delay(os.environ))
     output = choose(job.output, broker.fs, broker.queue(queues[0]).paths, name)
@@ -69,12 +72,19 @@ def work(broker: Broker, queues: Sequence[str], job: Job, options: WorkerOptions
             worker.observers.append(_Doubts(worker, job.breaker))
         with _registered(worker, job) as watcher:
             worker.watchers.append(watcher)
-            report = worker.run()
+            worker.tell = tell
+            try:
+                worker.run()
+            except DdmqError:
+                if worker.report.done or worker.report.failed:
+                    tell(str(worker.report))
+                raise
     finally:
         guardian.close()
-    if job.chain and report.out_of_time:
-        report.reason += _successor(broker, queues)
-    return report
+    if job.chain and worker.report.out_of_time:
+        worker.report.reason += _successor(broker, queues)
+    tell(str(worker.report))
+    return worker.report
 
 
 def _successor(broker: Broker, queues: Sequence[str]) -> str:
@@ -101,6 +111,8 @@ class _Doubts:
 
     def __init__(self, worker: Worker, limit: int) -> None:
         self._worker = worker
+        self._limit = limit
+        self._told = False
         self._lock = Lock()
         self._breakers = {queue.name: Breaker(queue, (host(), os.getpid()), limit) for queue in worker.queues}
 
@@ -115,6 +127,11 @@ class _Doubts:
             if verdict := breaker.verdict():
                 feed.end(verdict)
             pause = breaker.pause()
+            if pause > 0 and not self._told:
+                self._told = True
+                self._worker.tell(
+                    f"{self._limit} tasks in a row failed at once, the last with {result.words()}; going on more slowly"
+                )
         while pause > 0 and not feed.reason:
             feed.rest(min(pause, _RETHINK))
             pause -= _RETHINK

@@ -21,6 +21,8 @@ from ddmq_hpc.workers import list_workers
 #: Seconds between two looks into the journal.
 _LOOK_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+#: The same for a worker alone: a queue is not to be failed through before anybody can look.
+_ALONE_PAUSE = 1.0
 #: Failures that are remembered, and how much of the journal one look reads.
 _MOST_FAILURES = 1000
 _CHUNK, _MOST_CHUNKS = 1 << 20, 16
@@ -52,7 +54,7 @@ class Breaker:
         self._failed: dict[str, None] = {}  # message ids, in order
         self._finished: set[str] = set()
         self._failed_elsewhere: set[str] = set()
-        self._suspect = False
+        self._suspect = self._alone = False
 
     def failed(self, message_id: str, wall: float) -> None:
         """A task failed after `wall` seconds. One that took long says nothing about the host, and ends the row."""
@@ -68,11 +70,16 @@ class Breaker:
         self._suspect = self._suspect or before < len(self._failed) == self._limit
 
     def pause(self) -> float:
-        """Seconds to wait before the next task: more with each message, while this worker is under suspicion.
+        """Seconds to wait before the next task: more with each message, while this worker is under suspicion, and a
+        little when there is no other one to compare with.
 
         Ask `verdict` first: it knows when there is no reason for it.
         """
-        if not self._suspect or len(self._failed) < self._limit:
+        if len(self._failed) < self._limit:
+            return 0.0
+        if self._alone:
+            return _ALONE_PAUSE
+        if not self._suspect:
             return 0.0
         return float(min(_FIRST_PAUSE * 2 ** min(len(self._failed) - self._limit, 10), _LONGEST_PAUSE))
 
@@ -90,7 +97,8 @@ class Breaker:
         try:
             self._read_journal()
             others = self._others()
-            self._suspect = bool(others) and len(self._failed_elsewhere) <= len(self._finished)
+            self._alone = not others
+            self._suspect = others and len(self._failed_elsewhere) <= len(self._finished)
             guilty = self._finished - self._failed_elsewhere
             if not others or len(guilty) < self._limit or not self._may_end():
                 return None

@@ -180,7 +180,7 @@ class Feed:
         if self._stop.is_set():
             return False
         if self._appetite.until == "empty":
-            self.end("the queue is empty")
+            self.end("nothing is ready")
             return False
         now = time.monotonic()
         if self._idle_since is None:

@@ -130,6 +130,12 @@ class Result:
     error: str = ""
     output: str = ""
 
+    def words(self) -> str:
+        """The end of a failed task in a few words: its own, if it left some."""
+        said = self.error or self.output.strip().rpartition("\n")[2]
+        how = f"signal {self.signal}" if self.signal else f"exit code {self.code}"
+        return f"{how}: {said[:200]}" if said else how
+
     def outcome(self) -> dict[str, Any]:
         """The fields of its record in the journal; what is unknown is left out."""
         found: dict[str, Any] = {"exit": self.code, "wall": round(self.wall, 3)}

@@ -30,6 +30,7 @@ from ddmq_hpc.queue import Queue
 from ddmq_hpc.recovery import maybe as maybe_recover
 from ddmq_hpc.settings import ON_LOST
 from ddmq_hpc.tasks import Result, Task
+from ddmq_hpc.units import human
 from ddmq_hpc.window import Pace, Window
 
 #: Those that end a worker in good order. They are passed on to its tasks.
@@ -82,6 +83,18 @@ class Report:
     reason: str = ""
     seconds: float = 0.0
     out_of_time: bool = False
+    last_failure: str = ""
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        parts = [
+            f"{self.done} done" * (self.done > 0),
+            f"{self.failed} attempt{'s' * (self.failed != 1)} failed" * (self.failed > 0),
+            f"{self.released} released" * (self.released > 0),
+            f"{self.lost} lost" * (self.lost > 0),
+        ]
+        failure = f"; the last failure was {self.last_failure}" if self.last_failure else ""
+        return f"{', '.join(filter(None, parts)) or 'nothing done'} in {human(self.seconds)}: {self.reason}{failure}"
 
 
 @dataclass
@@ -127,6 +140,8 @@ class Worker:
             self._window.job_end()
         self._pace = Pace()
         self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
+        #: Told in a line what a person at a terminal wants to know at once.
+        self.tell: Callable[[str], None] = lambda text: None
         #: Called about once a second, by the watching thread.
         self.watchers: list[Callable[[], None]] = []
         #: Called by slots when a message was let go.
@@ -161,9 +176,9 @@ class Worker:
                 self._work()
         finally:
             rmtree(self.directory, ignore_errors=True)
-        self.report.seconds = time.monotonic() - started
-        self.report.reason = self.feed.reason
-        self.report.out_of_time = self.feed.reason in (NO_TIME, _JOB_ENDS) or self._stopping in _WARNINGS
+            self.report.seconds = time.monotonic() - started
+            self.report.reason = self.feed.reason
+            self.report.out_of_time = self.feed.reason in (NO_TIME, _JOB_ENDS) or self._stopping in _WARNINGS
         if self._trouble is not None:
             raise self._trouble
         return self.report
@@ -244,6 +259,7 @@ class Worker:
             if self._stopping is None:
                 self._stopping = number
                 self.feed.end(f"was told to stop by {signal.Signals(number).name}")
+                self._tell_of_stopping(number)
                 self._give_back()
             if again or number == signal.SIGKILL:
                 self._kill_at = time.monotonic()
@@ -255,6 +271,12 @@ class Worker:
             self._pass_on(self._stopping)  # to what began meanwhile
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._pass_on(signal.SIGKILL)
+
+    def _tell_of_stopping(self, number: int) -> None:
+        if running := len(self._at_work()):
+            again = "; again kills them" if number == signal.SIGINT else ""
+            tasks = f"{running} task{'s' * (running != 1)}"
+            self.tell(f"stopping: {tasks} may take up to {human(self.options.grace)}{again}")
 
     def _pass_on(self, number: int) -> None:
         for work in self._at_work():
@@ -376,6 +398,8 @@ class Worker:
         if settled.how == "done":
             self._pace.add(result.wall)
         self._count(settled.how)
+        if settled.how == "failed":
+            self.report.last_failure = f"{work.task.message.id}, {result.words()}"
         if settled.stop:
             self.feed.end(settled.stop)
         for observer in self.observers:

@@ -106,7 +106,14 @@ def _command(name: str) -> str:
     context = click.Context(cli, info_name="ddmq-hpc")
     command = cli.get_command(context, name)
     assert command is not None
-    inner = click.Context(command, info_name=name, parent=context, max_content_width=100, terminal_width=100)
+    inner = click.Context(
+        command,
+        info_name=name,
+        parent=context,
+        max_content_width=100,
+        terminal_width=100,
+        help_option_names=["-h", "--help"],
+    )
     lines = [line.rstrip() for line in command.get_help(inner).splitlines()]
     return f"### {name}\n\n```text\n" + "\n".join(lines).strip() + "\n```\n"
 

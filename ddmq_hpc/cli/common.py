@@ -37,7 +37,8 @@ def places(given: tuple[str, ...], *names: str) -> list[str]:
     found = list(given)
     missing = len(names) - len(given)
     if missing < 0:
-        raise UsageError(f"too many arguments: {found[len(names)][:60]!r}; expected {' '.join(names)}")
+        extra = found[len(names)][:60]
+        raise UsageError(f"too many arguments: {extra!r}; expected {' '.join(names)}, and a command only after `--`")
     filled = []
     for name in names:
         if missing and name in _PLACES and (value := os.environ.get(_PLACES[name])):
@@ -49,6 +50,14 @@ def places(given: tuple[str, ...], *names: str) -> list[str]:
             hint = f", or set ${_PLACES[name]}" if name in _PLACES else ""
             raise UsageError(f"{name} is missing: expected {' '.join(names)}{hint}")
     return filled
+
+
+def root_and_queue(given: tuple[str, ...]) -> list[str]:
+    """[ROOT], or [ROOT, QUEUE] for commands that are for all queues when none is given. With $DDMQ_HPC_ROOT set, a lone
+    word without a slash is a queue."""
+    if len(given) == 1 and "/" not in given[0] and os.environ.get(_PLACES["ROOT"]):
+        return [os.environ[_PLACES["ROOT"]], given[0]]
+    return places(given, *(("ROOT", "QUEUE") if len(given) > 1 else ("ROOT",)))
 
 
 def split_command(given: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:

@@ -22,6 +22,7 @@ from ddmq_hpc.cli.common import (
     out_yaml,
     places,
     printable,
+    root_and_queue,
 )
 from ddmq_hpc.units import human
 
@@ -91,7 +92,7 @@ def _table(rows: list[dict[str, Any]], root: str) -> None:
 @arguments("[ROOT] [QUEUE[,QUEUE...]]")
 def view_command(given: tuple[str, ...], force: bool, only_names: bool, shape: str) -> None:
     """Numbers of messages, printed as ddmq did: waiting and at work."""
-    root, *queues = places(given, *(("ROOT", "QUEUE") if len(given) > 1 else ("ROOT",)))
+    root, *queues = root_and_queue(given)
     broker = one_shot(root, force)
     names = queues[0].split(",") if queues else broker.list_queues()
     if only_names:

@@ -100,7 +100,7 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     debug = "--debug" in sys.argv[1:]
     try:
-        code = cli.main(standalone_mode=False, prog_name="ddmq-hpc")
+        code = cli.main(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="ddmq-hpc")
         sys.stdout.flush()
     except DdmqError as error:
         if debug:

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from ddmq_hpc.cli.common import arguments, legacy_flags, one_shot, out, places
+from ddmq_hpc.cli.common import arguments, legacy_flags, one_shot, out, places, root_and_queue
 from ddmq_hpc.errors import MessageNotFound, RootNotFound, UsageError
 
 
@@ -73,8 +73,7 @@ def purge_command(given: tuple[str, ...], force: bool) -> None:
 @arguments("[ROOT] [QUEUE[,QUEUE...]]")
 def clean_command(given: tuple[str, ...], force: bool) -> None:
     """Requeue what ran out, make ready what is due, remove leftovers, now. Clients do this as they work."""
-    names = ("ROOT", "QUEUE") if len(given) > 1 else ("ROOT",)
-    root, *queues = places(given, *names)
+    root, *queues = root_and_queue(given)
     broker = one_shot(root)
     for name in queues[0].split(",") if queues else broker.list_queues():
         done = ", ".join(f"{count} {what}" for what, count in broker.clean(name)[name].items() if count)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from ddmq_hpc.cli.common import SCHEMA_VERSION, arguments, formats, one_shot, out, out_json, places
+from ddmq_hpc.cli.common import SCHEMA_VERSION, arguments, formats, one_shot, out, out_json, root_and_queue
 
 
 @click.command("recover")
@@ -19,7 +19,7 @@ def recover_command(given: tuple[str, ...], dry_run: bool, shape: str) -> None:
     Asks the scheduler once about all jobs that hold leases. A job of which it says nothing clear is left alone. Clients
     do this as they work, at most once a minute over the cluster.
     """
-    root, *queues = places(given, *(("ROOT", "QUEUE") if len(given) > 1 else ("ROOT",)))
+    root, *queues = root_and_queue(given)
     broker = one_shot(root)
     found = broker.recover(queues[0] if queues else None, dry_run)
     if shape == "json":

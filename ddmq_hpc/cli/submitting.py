@@ -144,6 +144,7 @@ def _request(last: Request | None, names: str, most: int | None, command: list[s
         for word in (f"--{name}", _text(given[name]))
     )
     work += tuple(word for text in given["work"] for word in shlex.split(text))
+    _check_work_options(work)
     if command and given["shell"]:
         raise UsageError("with --shell the messages are the commands: leave out what stands after `--`")
     if not (command or given["shell"] or last):
@@ -162,6 +163,13 @@ def _request(last: Request | None, names: str, most: int | None, command: list[s
         command=() if given["shell"] else chosen("command", tuple(command)),
         directory=chosen("directory", None) or os.getcwd(),
     )
+
+
+def _check_work_options(options: tuple[str, ...]) -> None:
+    """What a worker would refuse is refused before an array of them is submitted. Raises `click.UsageError`."""
+    from ddmq_hpc.cli.working import work_command
+
+    work_command.make_context("work", [*options, "ROOT", "QUEUE"])
 
 
 def _text(value: float | str) -> str:

@@ -18,6 +18,7 @@ from ddmq_hpc.cli.common import (
     out_yaml,
     places,
     printable,
+    root_and_queue,
 )
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.units import human
@@ -49,7 +50,7 @@ def workers_command(given: tuple[str, ...], shape: str, now: bool) -> None:
         return
     if now:
         raise UsageError("--now goes with stop: ddmq-hpc workers stop ROOT QUEUE all --now")
-    root, *queues = places(given, *(("ROOT", "QUEUE") if len(given) > 1 else ("ROOT",)))
+    root, *queues = root_and_queue(given)
     broker = one_shot(root)
     found, clock = _workers(broker, queues[0].split(",") if queues else broker.list_queues())
     rows = [info.to_dict() for info in found]

@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, places, split_command, staying
+from ddmq_hpc.cli.common import DURATION, places, printable, split_command, staying
 from ddmq_hpc.errors import UsageError
-from ddmq_hpc.units import human
 
 
 class _End(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -104,8 +103,12 @@ def work_command(
 
     before, command = split_command(given)
     root, queues = places(before, "ROOT", "QUEUE")
-    if shell == bool(command):
-        raise UsageError("give a command after `--`, or --shell to run the messages themselves, not both")
+    if not (command or shell):
+        raise UsageError("no command: write it after `--`, or say --shell when the messages are the commands")
+    if command and shell:
+        raise UsageError("with --shell the messages are the commands: leave out what stands after `--`")
+    if timeout == 0:
+        raise UsageError("--timeout 0 would end every task at once; leave it out for no limit")
     waiting = until or ("forever" if idle_exit is not None else "empty")
     appetite = Appetite(waiting, max_tasks, idle_exit, lease, prefetch)
     options = WorkerOptions(
@@ -114,10 +117,6 @@ def work_command(
     job = Job(command, shell, feed_stdin, output, chain, trusted, breaker)
     broker = staying(root)
     try:
-        report = work(broker, queues.split(","), job, options)
+        work(broker, queues.split(","), job, options, lambda text: click.echo(printable(text), err=True))
     finally:
         broker.close()
-    counts = ", ".join(
-        f"{number} {what}" for what in ("done", "failed", "released", "lost") if (number := getattr(report, what))
-    )
-    click.echo(f"{counts or 'nothing done'} in {human(report.seconds)}: {report.reason}", err=True)

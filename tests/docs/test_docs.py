@@ -33,7 +33,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
     [
         ("README.md", "Hello"),
         ("docs/moving-from-ddmq.md", "Hello"),
-        ("docs/workers.md", "10 the queue is empty"),
+        ("docs/workers.md", "squared: 400"),
         ("docs/clusters.md", "#SBATCH --time=04:00:00"),
     ],
 )

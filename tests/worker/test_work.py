@@ -24,7 +24,7 @@ def test_tasks_are_done_once_each_in_all_slots(bench: Bench) -> None:
     assert {slot for slot, _ in lines} == {"1", "2", "3", "4"}
     assert bench.counts() == {}
     assert "200 done" in said
-    assert "the queue is empty" in said
+    assert "nothing is ready" in said
 
 
 def test_the_message_and_its_fields_stand_in_the_command(bench: Bench) -> None:
@@ -123,6 +123,7 @@ def test_a_signal_is_passed_on_and_what_is_unfinished_comes_back_uncounted(bench
     _, said = worker.communicate(timeout=20)
     assert worker.returncode == 0, said
     assert signal.Signals(number).name in said
+    assert said.splitlines()[0].startswith("stopping: 2 tasks may take up to 1s")
     assert {f"stubborn {number}", f"obedient {number}"} <= set(bench.file("log").splitlines())
     # who says within the grace that it is done is done; the others come back in their first attempt
     assert bench.counts() == {"ready": 2}
@@ -193,7 +194,7 @@ def test_a_task_that_takes_too_long_has_failed(bench: Bench) -> None:
     [record] = of_journal(bench.records(), "nacked")
     assert record["error"] == "took longer than 1 s"
     assert 1 <= record["wall"] < 10
-    assert "1 failed" in said
+    assert "1 attempt failed" in said
 
 
 def test_no_task_is_begun_that_cannot_be_finished(bench: Bench) -> None:
@@ -291,7 +292,7 @@ def test_a_command_that_cannot_be_run_is_nobodys_failure(bench: Bench) -> None:
 def test_a_message_of_which_no_command_can_be_made_fails_alone(bench: Bench) -> None:
     bench.settings("requeue_limit: 0\n")
     bench.broker.publish_many("tasks", ["x" * 200_000, "small"])
-    assert "1 done, 1 failed" in bench.work("--", "test", "-n", "{}")
+    assert "1 done, 1 attempt failed" in bench.work("--", "test", "-n", "{}")
     [record] = of_journal(bench.records(), "nacked")
     assert record["exit"] == 126
     assert "too long" in record["error"].lower()
@@ -350,7 +351,15 @@ def test_ctrl_c_at_a_terminal_reaches_the_tasks_once_and_twice_kills(bench: Benc
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--shell", "--", "true"), ("-j", "0", "--", "true"), ("--walltime", "soon", "--", "true"), ("--",)],
+    [
+        (),
+        ("--shell", "--", "true"),
+        ("-j", "0", "--", "true"),
+        ("--walltime", "soon", "--", "true"),
+        ("--timeout", "0", "--", "true"),
+        ("./forgot", "the", "dashes"),
+        ("--",),
+    ],
     ids=" ".join,
 )
 def test_wrong_usage_changes_nothing_and_says_so_in_a_line(bench: Bench, arguments: tuple[str, ...]) -> None:
@@ -412,7 +421,6 @@ def test_a_worker_on_a_bad_host_ends_once_others_finish_what_fails_there(bench: 
     _, said = bad.communicate(timeout=90)
     assert bad.returncode == 0
     assert "something is wrong with this host" in said
-    assert len(said.splitlines()) == 1
     failures = [record for record in of_journal(bench.records(), "nacked") if record["pid"] == bad.pid]
     assert 5 <= len(failures) < 30  # it slowed down before it was sure
     for worker in good:
@@ -420,10 +428,15 @@ def test_a_worker_on_a_bad_host_ends_once_others_finish_what_fails_there(bench: 
     assert bench.counts() == {}
 
 
-def test_the_last_worker_goes_on_whatever_fails(bench: Bench) -> None:
+def test_the_last_worker_goes_on_whatever_fails_but_slowly(bench: Bench) -> None:
     bench.settings("requeue_limit: 0\n")
-    bench.broker.publish_many("tasks", range(30))
-    assert "30 failed" in bench.work("--", "false")
+    bench.broker.publish_many("tasks", range(9))
+    started = time.monotonic()
+    said = bench.work("--", "sh", "-c", "echo no licence; exit 9").splitlines()
+    assert said[0] == "5 tasks in a row failed at once, the last with exit code 9: no licence; going on more slowly"
+    assert said[1].startswith("9 attempts failed in ")
+    assert "the last failure was" in said[1]
+    assert 3 < time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("what", ["root", "queue", "pack", "settings"])

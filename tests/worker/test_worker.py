@@ -33,7 +33,7 @@ def test_a_function_works_on_messages(bench: Bench) -> None:
 
     report = Worker(bench.broker, "tasks", handler, WorkerOptions(slots=2)).run()
     assert sorted(seen) == sorted([*range(20), 7])
-    assert (report.done, report.failed, report.reason) == (20, 1, "the queue is empty")
+    assert (report.done, report.failed, report.reason) == (20, 1, "nothing is ready")
     [failure] = of_journal(bench.records(), "nacked")
     assert failure["error"] == "ValueError: not at first"
     assert bench.counts() == {}
