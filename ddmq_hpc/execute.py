@@ -81,7 +81,8 @@ class _Run:
             )
         except (OSError, ValueError) as error:
             broker.release(message)
-            raise DdmqError(f"cannot run {self._command[0]!r:.100}: {error}; the message was released") from None
+            why = getattr(error, "strerror", None) or error
+            raise DdmqError(f"cannot run {self._command[0]!r:.100}: {why}; the message was released") from None
         if self._stopped_by:
             self._child.send_signal(self._stopped_by)
         Thread(target=self._beat, daemon=True).start()

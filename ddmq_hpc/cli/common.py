@@ -41,7 +41,8 @@ def places(given: tuple[str, ...], *names: str) -> list[str]:
         raise UsageError(f"too many arguments: {extra!r}; expected {' '.join(names)}, and a command only after `--`")
     filled = []
     for name in names:
-        if missing and name in _PLACES and (value := os.environ.get(_PLACES[name])):
+        given_root = name == "ROOT" and bool(found) and "/" in found[0]  # no queue has a slash in its name
+        if missing and not given_root and name in _PLACES and (value := os.environ.get(_PLACES[name])):
             filled.append(value)
             missing -= 1
         elif found:

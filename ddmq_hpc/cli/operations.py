@@ -19,7 +19,7 @@ def json_command(ctx: click.Context, request: str) -> None:
     """Answer REQUEST, a JSON object; with `-` read one a line and answer one a line, until the end of the input.
 
     \b
-      ddmq-hpc json '{"cmd": "publish", "root": "ROOT", "queue": "q", "message": "hello"}'
+      ddmq-hpc json '{"cmd": "publish", "root": "ROOT", "queue": "q", "message": 1}'
       ddmq-hpc json '{"cmd": "consume", "root": "ROOT", "queue": "q", "n": 1}'
 
     The commands: ack, clean, consume, create, delete, extend, list, nack, peek, publish, publish_many, purge,

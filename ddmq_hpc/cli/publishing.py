@@ -54,7 +54,7 @@ def publish_command(
     \b
       ddmq-hpc publish ROOT tasks 'simulate --seed 7'
       ddmq-hpc publish ROOT tasks --each-line tasks.txt
-      ddmq-hpc publish ROOT tasks --from-csv runs.csv --template 'simulate {seed} {size}'
+      ddmq-hpc publish ROOT tasks --from-csv runs.csv --template 'run {seed} {size}'
       ddmq-hpc publish ROOT tasks --glob 'data/*.gz'
     """
     options["headers"] = _headers(headers) or None

@@ -22,7 +22,8 @@ def pull_command(given: tuple[str, ...], number: int, wait: float, lease: float 
     \b
       while settings=$(ddmq-hpc pull ROOT tasks --format shell); do
           eval "$settings"
-          if bash -c "$DDMQ_HPC_MESSAGE"; then ddmq-hpc ack; else ddmq-hpc nack; fi
+          if bash -c "$DDMQ_HPC_MESSAGE"
+          then ddmq-hpc ack; else ddmq-hpc nack; fi
       done
 
     The shell format exports DDMQ_HPC_ROOT, _QUEUE, _MESSAGE, _ID, _RECEIPT and _ATTEMPT. A message that is not text,

@@ -20,7 +20,7 @@ def create_command(given: tuple[str, ...], force: bool, pairs: tuple[str, ...]) 
 
     \b
       ddmq-hpc create -f /scratch/me/queues tasks
-      ddmq-hpc create /scratch/me/queues small,large --set timeout=2h --set requeue_limit=3
+      ddmq-hpc create ROOT small,large --set timeout=2h --set requeue_limit=3
     """
     root, queues = places(given, "ROOT", "QUEUE")
     settings = _settings(pairs)

@@ -73,7 +73,7 @@ def submit_command(
     \b
       ddmq-hpc submit ROOT tasks --time 4h -O --partition=short -- ./simulate {}
       ddmq-hpc submit ROOT tasks --workers 20 --slots 4 --shell
-      ddmq-hpc submit ROOT tasks --scheduler sge -O '-l h_vmem=2G' --dry-run -- ./simulate {}
+      ddmq-hpc submit ROOT tasks -O '-l h_vmem=2G' --dry-run -- ./simulate {}
     """
     before, command = split_command(given)
     root, names = places(before, "ROOT", "QUEUE")

@@ -37,12 +37,14 @@ class _Ahead(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     "--walltime", type=_End(), default="auto", metavar="auto|DURATION", help="Time left; auto: as the scheduler says."
 )
 @click.option(
-    "--margin", type=DURATION, help="Begin nothing that ends later than so long before that (5m, or a tenth)."
+    "--margin",
+    type=DURATION,
+    help="Begin no task that would end less than this before its end.  [5m, or a tenth of it]",
 )
 @click.option("--prefetch", type=_Ahead(), default="auto", metavar="auto|N", help="Messages taken ahead of need.")
 @click.option("--timeout", type=DURATION, help="A task that takes longer has failed.")
 @click.option("--lease", type=DURATION, help="Length of leases, renewed meanwhile; the default is the queue's timeout.")
-@click.option("--grace", type=DURATION, default=20, show_default=True, help="Between a signal to a task and its kill.")
+@click.option("--grace", type=DURATION, default=20, show_default="20s", help="Between a signal to a task and its kill.")
 @click.option("--on-lost", type=click.Choice(("kill", "finish")), help="With a task whose lease was lost.")
 @click.option(
     "--output",
@@ -57,7 +59,7 @@ class _Ahead(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     type=click.IntRange(0),
     default=5,
     show_default=True,
-    help="Suspect this host after so many quick failures in a row.",
+    help="After so many quick failures in a row go slowly, and end if others finish them; 0: never.",
 )
 @click.option("--trust", "trusted", multiple=True, metavar="USER", help="Run messages of this user, too.")
 @click.option("--chain", is_flag=True, help="Near the end of a job from `submit`, have one successor submitted.")
@@ -85,9 +87,9 @@ def work_command(
 ) -> None:
     """Take messages and run CMD for each: {} in CMD is the message, {field} a field of a JSON message.
 
-    Acks when CMD exits 0, else nacks, or does what the queue's setting `exit_codes` says. On SIGTERM, SIGINT, SIGUSR1
-    and SIGUSR2 the tasks get the signal and --grace, what they do not finish is released, no attempt counted, and the
-    worker exits 0. It starts no task that would not be done before its batch job ends.
+    Acks when CMD exits 0, else nacks, or does what the queue's setting `exit_codes` says. On SIGTERM, SIGINT, SIGHUP,
+    SIGUSR1 and SIGUSR2 the tasks get the signal and --grace, what they do not finish is released, no attempt counted,
+    and the worker exits 0. It starts no task that would not be done before its batch job ends.
 
     \b
       ddmq-hpc work ROOT tasks -j 4 -- ./simulate --seed {}
