@@ -7,6 +7,8 @@ are first: those older than the start of the next bucket. Buckets nest in time, 
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.names import (
     Entry,
@@ -132,7 +134,9 @@ class Head:
             horizon = bucket_start(following) if following else _NO_HORIZON
             if any(min(names) < horizon for _, names in listed):
                 break
-        return sorted(((name, bucket) for bucket, names in listed for name in names if name < horizon), reverse=True)
+        found = [(name, bucket) for bucket, names in listed for name in names if name < horizon]
+        found.sort(key=itemgetter(0), reverse=True)  # comparing text is several times as fast as comparing pairs
+        return found
 
     def _read_bucket(self, directory: str, bucket: str, thorough: bool) -> list[str]:
         path = f"{directory}/{bucket}"
