@@ -13,12 +13,14 @@ import pytest
 from worker_tools import Bench, of_journal, wait_for
 
 from ddmq_hpc import Worker, WorkerOptions
+from ddmq_hpc.batch import start_delay
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.feed import Appetite, Feed
 from ddmq_hpc.fs import Calls, Filesystem
 from ddmq_hpc.idle import Watch
 from ddmq_hpc.messages import Message
+from ddmq_hpc.usage import OomCounter
 from ddmq_hpc.window import Pace, Window
 
 
@@ -261,3 +263,35 @@ def test_a_worker_that_is_soon_done_does_not_ask_when_its_job_ends() -> None:
     assert not window.has(3400)  # five minutes are left free
     assert window.known_end()
     assert len(asked) == 1
+
+
+def test_death_for_want_of_memory_is_recognised_by_the_kernels_own_count(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cgroups(7): memory.events of version 2, memory.oom_control of version 1, both with a line `oom_kill N`."""
+    count = bench.place / "memory.events"
+    count.write_text("low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n")
+    monkeypatch.setattr("ddmq_hpc.usage._counters", lambda: [str(count)])
+    counter = OomCounter()
+    assert not counter.happened()
+    count.write_text("low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\n")
+    assert counter.happened()
+    assert not counter.happened()  # told once
+    count.unlink()
+    assert not counter.happened()
+
+
+def test_workers_of_a_large_array_begin_spread_out_and_always_at_the_same_moment() -> None:
+    def delays(size: int) -> list[float]:
+        found = []
+        for task in range(1, size + 1):
+            job = {"SLURM_JOB_ID": str(100 + task), "SLURM_ARRAY_JOB_ID": "100", "SLURM_ARRAY_TASK_ID": str(task)}
+            found.append(start_delay({**job, "SLURM_ARRAY_TASK_COUNT": str(size)}))
+        return found
+
+    assert start_delay({}) == 0
+    assert set(delays(4)) == {0}
+    assert delays(200) == delays(200)
+    assert max(delays(200)) <= 10
+    assert all(any(low <= delay < low + 2 for delay in delays(200)) for low in range(0, 10, 2))
+    assert 25 < max(delays(3000)) <= 30
