@@ -239,7 +239,7 @@ def test_clean_removes_what_is_dead(queue: Queue, tmp_path: Path) -> None:
     leftover = Path(queue.paths.tmp) / "workers-abc"
     leftover.write_text("{}")
     age(leftover, 4000)
-    assert Broker(tmp_path / "root").clean("q")["q"]["workers"] == 3
+    assert Broker(tmp_path / "root").clean("q")["q"]["registrations"] == 3
     left = ["alive.json", "alive.stop", "just-gone.stop", "silent.json"]
     assert sorted(os.listdir(queue.paths.workers)) == left
     assert not leftover.exists()
