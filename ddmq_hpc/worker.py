@@ -39,6 +39,8 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 _ROUND = 1.0
 #: A worker stops its tasks so long before the end of its job, besides `grace`: for giving back what they worked on.
 _LAST_SECONDS = 5.0
+#: Seconds within which the processes of a job hear of its end.
+_HEARSAY = 0.2
 _JOB_ENDS = "its job is about to end"
 #: What schedulers send ahead of the end of a job, and users do not send to cancel it.
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -391,9 +393,17 @@ class Worker:
         with self._lock:
             setattr(self.report, what, getattr(self.report, what) + number)
 
+    def _was_stopped(self, work: _Work, result: Result) -> bool:
+        """Whether a task ended because its worker was told to. Schedulers signal all processes of a job at once, so the
+        task may be gone before the worker hears of it."""
+        if result.code - 128 in STOPPING and not (self._signals or self._stopping):
+            time.sleep(_HEARSAY)
+            return bool(self._signals or self._stopping)
+        return self._stopping is not None and (bool(work.signals) or result.code - 128 in STOPPING)
+
     def _settle(self, work: _Work, result: Result) -> None:
         timed_out = self.options.timeout if work.timed_out else None
-        stopped = self._stopping is not None and bool(work.signals)
+        stopped = self._was_stopped(work, result)
         settled = settle(work.queue, work.task, result, Ending(work.lost, timed_out, stopped))
         if settled.how == "done":
             self._pace.add(result.wall)

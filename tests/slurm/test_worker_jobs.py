@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slurm
 #: own a worker is on another machine as far as that goes: then only the scheduler can tell.
 ELSEWHERE = "unshare --pid --fork --mount-proc --kill-child "
 #: Writes its number down when it begins and when it ends; `>>` and not `>`: what is done twice shows.
-LONG = "echo {} >> begun; sleep %s; echo {} >> done"
+LONG = "echo {} >> begun; sleep %s && echo {} >> done"
 
 
 class Workers(Site):
