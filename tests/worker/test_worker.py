@@ -59,7 +59,8 @@ def test_stop_from_another_thread_waits_for_the_grace_and_gives_back(bench: Benc
     go_on.set()
     assert worker.report.released == 1
     assert bench.counts() == {"ready": 3}
-    wait_for(lambda: not of_journal(bench.records(), "acked"), "nothing")
+    wait_for(lambda: threading.active_count() == 1, "the function that was left to itself to return")
+    assert not of_journal(bench.records(), "acked")  # it came too late: the message was given back
 
 
 class Faulty(Filesystem):
