@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from threading import Event, Thread
 from typing import Any
 
+from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, LeaseLost, NothingThere, Untrusted
 from ddmq_hpc.messages import Message, body_text
@@ -122,21 +123,17 @@ class _Run:
             child.kill()
 
     def _beat(self) -> None:
-        """Renew the lease three times in its length. A failure of the file system is no loss: the next beat tries
-        again."""
+        """Renew the lease as a worker does, and end the command once the lease is somebody else's."""
+        queue = self._broker.queue(self._message.queue)
         while not self._done.wait(self._pause()):
-            try:
-                self._broker.extend(self._message)
-            except LeaseLost:
-                if not self._done.is_set():
-                    self._lost = True
-                    if self._child is not None:
-                        self._child.terminate()
+            if renew(queue, [self._message]) and not self._done.is_set():
+                self._lost = True
+                if self._child is not None:
+                    self._child.terminate()
                 return
-            except DdmqError:
-                continue
 
     def _pause(self) -> float:
+        """Seconds between two looks: often enough for a lease that is renewed when a third of it is over."""
         held = self._message.held
         lease = held.run_of(self._message.index) if held else None
-        return lease.duration / 3000 if lease else 1.0
+        return min(lease.duration / 12000, 60.0) if lease else 1.0
