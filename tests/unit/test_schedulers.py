@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -277,8 +280,25 @@ def test_sge_says_nothing_clear(commands: Commands, cell: Path, out: str, err: s
 def test_the_environment_may_tell_the_end(commands: Commands) -> None:
     assert job_end({"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": "1795598408"}) == 1795598408
     assert job_end({}) is None
-    end = job_end({"PBS_JOBID": "1.host", "PBS_WALLTIME": "3600"})  # Torque's
-    assert end is not None and end < time.time() + 3600
+
+
+TORQUE = {"PBS_JOBID": "1.host", "PBS_WALLTIME": "3600"}
+
+
+def test_torque_tells_the_length_of_a_job_that_leads_a_session() -> None:
+    ask = f"from ddmq_hpc.walltime import job_end; print(job_end({TORQUE}))"
+    before = time.time()
+    said = subprocess.run([sys.executable, "-c", ask], start_new_session=True, capture_output=True, check=True)
+    assert before - 10 < float(said.stdout) - 3600 < time.time()
+
+
+def test_a_session_led_from_outside_a_container_tells_no_end(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getsid", lambda pid: 0)  # what Linux says of a leader in another PID namespace
+    commands.say("qstat", "", "qstat: cannot connect to server\n", 1)
+    assert job_end(TORQUE) is None
+    assert commands.calls("qstat")
 
 
 def test_slurm_tells_the_end(commands: Commands) -> None:
