@@ -13,13 +13,13 @@ help: ## this list
 demo: $(VENV)/.rich ## checksum and compress a few hundred files with several workers (DIRECTORY=... of your own)
 	@$(VENV)/bin/python workflows/demo.py $(DIRECTORY)
 
-# Types are checked on the oldest Python, whose standard library is the one to hold to. The Slurm and Grid Engine tests
-# drive the command line through real clusters, where the interpreter matters little: one is enough for them.
+# Types are checked on the oldest Python, whose standard library is the one to hold to. The tests on real clusters and
+# file servers are about those, where the interpreter matters little: one is enough for them.
 test: ## all checks, then all tests on the oldest and the newest Python here (as root: installs Slurm, SGE, strace ... for them)
 	@.ci/packages
 	@set -e; oldest=$$(.ci/pythons | head -n 1); newest=$$(.ci/pythons | tail -n 1); \
 	$(MAKE) lint $$oldest; \
-	test "$$oldest" = "$$newest" || $(MAKE) pytest $$oldest MARK='not slurm and not sge'; \
+	test "$$oldest" = "$$newest" || $(MAKE) pytest $$oldest MARK='not slurm and not sge and not nfs'; \
 	$(MAKE) pytest $$newest
 
 pytest: $(VENV)/.test ## the tests alone, on python3 (PYTHON=... VENV=... for another, MARK='not slow' for some)

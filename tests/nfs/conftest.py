@@ -1,0 +1,19 @@
+"""The site that the tests of this directory share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guests import Site, running, why_not
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server and three clients. Where there can be none the tests are skipped, but in CI they fail."""
+    if reason := why_not():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with running(Path(tmp_path_factory.mktemp("nfs"))) as it:
+        yield it

@@ -1,0 +1,276 @@
+"""Several hosts on this one: User Mode Linux guests, each with a kernel, caches, a clock and a host name of its own.
+
+One is a server (NFS by its kernel on ext4, GlusterFS when asked for), the others its clients. They are booted from the
+layer of Debian packages that `layer` unpacks, over this host's own files, so that Python and the project are there
+under the same paths. All state is in one directory, nothing on this host is changed, and a guest ends with its process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent.parent
+LAYER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddmq-hpc" / "guests"
+SERVER = "server"
+#: Memory of each, taken only as it is used. GlusterFS wants most of it.
+MEMORY = "768M"
+_BOOT_SECONDS = 60.0
+_POLL = 0.02
+#: Of the server's disks: what all share, and one that is soon full and has quotas.
+_DISK, _SMALL_DISK = 4 << 30, 48 << 20
+
+_MOUNT = """
+mkdir -p /nfs3 /nfs4
+mount -t nfs -o vers=3 server:/export /nfs3
+mount -t nfs -o vers=4.2 server:/ /nfs4
+"""
+
+
+def why_not() -> str | None:
+    """Why no guests can be started here, or None."""
+    if os.geteuid() != 0:
+        return "guests need root"
+    missing = [command for command in ("apt-get", "dpkg-deb", "gcc", "mkfs.ext4") if not shutil.which(command)]
+    return f"not installed: {', '.join(missing)}: guests are made of Debian's packages" if missing else None
+
+
+class Run:
+    """A command that runs in a guest."""
+
+    _ids = count()
+
+    def __init__(self, guest: Guest, argv: tuple[str, ...], variables: dict[str, str]) -> None:
+        self._guest = guest
+        self._argv = argv
+        self._stem = guest.home / f"{next(self._ids)}"
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        script = ["echo $$ >" + shlex.quote(f"{self._stem}.pid"), *exports, "exec " + shlex.join(argv)]
+        self._file("part").write_text("\n".join(script) + "\n")
+        self._file("part").rename(self._file("job"))
+
+    def _file(self, kind: str) -> Path:
+        return self._stem.with_suffix("." + kind)
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        out = self._file("out")
+        return out.read_text(errors="replace") if out.exists() else ""
+
+    def has_ended(self) -> bool:
+        return self._file("code").exists()
+
+    def wait(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Its result. Raises TimeoutExpired, and RuntimeError when its guest has died."""
+        until = time.monotonic() + timeout
+        while not self.has_ended():
+            if not self._guest.is_up():
+                raise RuntimeError(f"{self._guest.name} died under {shlex.join(self._argv)}")
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(self._argv, timeout, self.output(), self._errors())
+            time.sleep(_POLL)
+        code = int(self._file("code").read_text())
+        return subprocess.CompletedProcess(self._argv, code, self.output(), self._errors())
+
+    def _errors(self) -> str:
+        err = self._file("err")
+        return err.read_text(errors="replace") if err.exists() else ""
+
+    def kill(self) -> None:
+        """SIGKILL to it and all that it started."""
+        pid = self._file("pid").read_text().strip()
+        self._guest.run("bash", "-c", f"kill -KILL -- -{pid}")
+
+
+class Guest:
+    """One guest; `number` is the last byte of its addresses: the server is 1, client cN is N + 1."""
+
+    def __init__(self, name: str, site: Path) -> None:
+        self.name = name
+        self.number = 1 if name == SERVER else int(name[1:]) + 1
+        self.home = site / name
+        self._site = site
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def boot(self, skew: float = 0) -> None:
+        """Start; `skew` is in seconds. Ready when `wait_until_ready` returns."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir()
+        words = {
+            "mem": MEMORY,
+            "umid": self.name,
+            "uml_dir": f"{self.home}/",
+            "root": "/dev/root",
+            "rootfstype": "hostfs",
+            "rootflags": "/",
+            "panic": "1",
+            "con": "null",
+            "con0": "null,fd:1",
+            "ssl": "null",
+            "vec0:transport": f"bess,dst={self._site}/switch.sock,mac=02:00:00:00:00:{self.number:02x}",
+            "NAME": self.name,
+            "NUMBER": str(self.number),
+            "SKEW": str(int(skew)),
+            "HOME_OF": str(self.home),
+            "LAYER": str(LAYER),
+            "CODE": str(PROJECT),
+            "init": "/bin/sh",
+        }
+        if self.name == SERVER:
+            words.update({"ubd0": f"{self._site}/disk", "ubd1": f"{self._site}/small-disk"})
+        command = [LAYER / "usr/bin/linux.uml", "ro", "quiet", *(f"{word}={value}" for word, value in words.items())]
+        with open(self.home / "console", "wb") as console:
+            self._process = subprocess.Popen(
+                [*command, "--", HERE / "guest-init"],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                # The memory of guests is an unlinked file there.
+                env={**os.environ, "TMPDIR": "/dev/shm", "LD_PRELOAD": str(LAYER / "xstate.so")},
+            )
+
+    def wait_until_ready(self) -> None:
+        until = time.monotonic() + _BOOT_SECONDS
+        while not (self.home / "ready").exists():
+            if not self.is_up() or time.monotonic() > until:
+                console = (self.home / "console").read_text(errors="replace")
+                raise RuntimeError(f"{self.name} did not come up:\n{console[-3000:]}")
+            time.sleep(_POLL)
+
+    def is_up(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def cut_power(self) -> None:
+        """Gone, without a word to anybody and nothing written that was not written yet."""
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._process.wait()
+
+    def start(self, *argv: str, **variables: str) -> Run:
+        """Start a command with these variables in its environment."""
+        return Run(self, argv, {"PYTHONPATH": f"{PROJECT}", "PYTHONDONTWRITEBYTECODE": "1", **variables})
+
+    def run(self, *argv: str, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.start(*argv, **variables).wait(timeout)
+
+    def check(self, *argv: str, timeout: float = 120, **variables: str) -> str:
+        """What a command prints that must succeed."""
+        done = self.run(*argv, timeout=timeout, **variables)
+        assert done.returncode == 0, f"{self.name}: {shlex.join(argv)}: exit code {done.returncode}\n{done.stderr}"
+        return done.stdout
+
+
+class Network:
+    """The switch between the guests; see `switch.py`."""
+
+    def __init__(self, site: Path) -> None:
+        self._control = site / "control.sock"
+        self._process = subprocess.Popen([sys.executable, HERE / "switch.py", site])
+        while not self._control.exists():
+            assert self._process.poll() is None, "the switch did not start"
+            time.sleep(_POLL)
+
+    def _order(self, **order: Any) -> dict[str, Any]:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(10)
+            line.connect(str(self._control))
+            line.sendall(json.dumps(order).encode())
+            answer: dict[str, Any] = json.loads(line.recv(1 << 20))
+        return answer
+
+    def cut(self, source: Guest, target: Guest) -> None:
+        """Drop what `source` sends to `target` from now on."""
+        self._order(cut=[source.number, target.number])
+
+    def lose_reply(self, client: Guest, server: Guest, *request: bytes) -> None:
+        """Let the first request of `client` that holds all of these bytes through, but none of the server's words
+        after it."""
+        holding = [part.hex() for part in request]
+        cut = [server.number, client.number]
+        self._order(trap=[client.number, server.number], holding=holding, then_cut=cut)
+
+    def trapped(self) -> int:
+        """How many requests were met by `lose_reply` since the last `heal`."""
+        return len(self._order()["trapped"])
+
+    def heal(self) -> None:
+        self._order(heal=True)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class Site:
+    """A server, its clients and the network between them. In each client /nfs3 and /nfs4 are the server's /export."""
+
+    def __init__(self, home: Path, clients: int = 3) -> None:
+        self.home = home
+        self.network = Network(home)
+        self.server = Guest(SERVER, home)
+        self.clients = [Guest(f"c{number}", home) for number in range(1, clients + 1)]
+        for name, size in (("disk", _DISK), ("small-disk", _SMALL_DISK)):
+            with open(home / name, "wb") as disk:
+                disk.truncate(size)
+        subprocess.run(["mkfs.ext4", "-q", "-N", "1000000", "-E", "lazy_itable_init=1", home / "disk"], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-O", "quota", home / "small-disk"], check=True)
+        self.boot(self.server, *self.clients)
+
+    def boot(self, *guests: Guest, skew: float = 0) -> None:
+        """Start these, at the same time, and mount what the server exports."""
+        for guest in guests:
+            guest.boot(skew)
+        for guest in guests:
+            guest.wait_until_ready()
+        mounting = [self.mount_all(guest) for guest in guests if guest is not self.server]
+        for mount in mounting:
+            done = mount.wait()
+            assert done.returncode == 0, done.stderr
+
+    def mount_all(self, client: Guest) -> Run:
+        """Start to mount the exports in a client."""
+        return client.start("bash", "-ec", _MOUNT)
+
+    def python(self, client: Guest, program: str, *arguments: object, **variables: str) -> Run:
+        """Start a program of `programs/` in a client."""
+        words = (sys.executable, str(HERE / "programs" / f"{program}.py"), *map(str, arguments))
+        return client.start(*words, **variables)
+
+    def command(self, client: Guest, *arguments: object, **variables: str) -> Run:
+        """Start `ddmq-hpc` in a client."""
+        return client.start(sys.executable, "-m", "ddmq_hpc", *map(str, arguments), **variables)
+
+    def stop(self) -> None:
+        for guest in (*self.clients, self.server):
+            guest.cut_power()
+        self.network.stop()
+
+
+@contextmanager
+def running(home: Path, clients: int = 3) -> Iterator[Site]:
+    """A site, booted, and gone at the end of the `with` block."""
+    LAYER.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["sh", HERE / "layer", LAYER], check=True)
+    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", LAYER / "xstate.so", HERE / "xstate.c"], check=True)
+    site = Site(home, clients)
+    try:
+        yield site
+    finally:
+        site.stop()
