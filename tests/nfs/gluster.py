@@ -5,25 +5,28 @@ from __future__ import annotations
 from guests import Guest, Run, Site
 
 MOUNT = "/gl"
-#: Two replicas, as sites have; both on the one server, which `force` allows.
+#: Two replicas, as sites have; both on one host, which `force` allows.
 _SERVE = """
 modprobe fuse
-mkdir -p /var/lib/glusterd /var/log/glusterfs /var/run/gluster /export/.brick1 /export/.brick2
+mkdir -p /var/lib/glusterd /var/log/glusterfs /var/run/gluster /bricks
+mount -t ext4 /dev/ubda /bricks
+mkdir -p /bricks/1 /bricks/2
 glusterd
 for try in $(seq 100); do gluster --mode=script volume info >/dev/null 2>&1 && break; sleep 0.2; done
-gluster --mode=script volume create v replica 2 server:/export/.brick1 server:/export/.brick2 force
+gluster --mode=script volume create v replica 2 bricks:/bricks/1 bricks:/bricks/2 force
 gluster --mode=script volume start v
 """
 _MOUNT = f"""
 modprobe fuse
 mkdir -p {MOUNT} /var/log/glusterfs /var/run/gluster
-mount -t glusterfs server:/v {MOUNT} || {{ tail -5 /var/log/glusterfs/*.log; exit 1; }}
+mount -t glusterfs bricks:/v {MOUNT} || {{ tail -5 /var/log/glusterfs/*.log; exit 1; }}
 """
 
 
 def serve(site: Site) -> None:
-    """Start a volume on the site's server and mount it in its clients."""
-    site.server.check("bash", "-ec", _SERVE)
+    """Start a volume and mount it in the site's clients."""
+    site.boot(site.bricks)
+    site.bricks.check("bash", "-ec", _SERVE)
     for mounting in [mount(client) for client in site.clients]:
         done = mounting.wait()
         assert done.returncode == 0, done.stdout + done.stderr

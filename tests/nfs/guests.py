@@ -26,6 +26,9 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 LAYER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddmq-hpc" / "guests"
 SERVER = "server"
+#: A second server, for GlusterFS, which is booted when it is wanted.
+BRICKS = "bricks"
+_SERVERS = {SERVER: 1, BRICKS: 10}
 #: Memory of each, taken only as it is used. GlusterFS wants most of it.
 MEMORY = "768M"
 _BOOT_SECONDS = 60.0
@@ -96,11 +99,12 @@ class Run:
 
 
 class Guest:
-    """One guest; `number` is the last byte of its addresses: the server is 1, client cN is N + 1."""
+    """One guest, with these files of the site as its disks; `number` is the last byte of its addresses."""
 
-    def __init__(self, name: str, site: Path) -> None:
+    def __init__(self, name: str, site: Path, *disks: str) -> None:
         self.name = name
-        self.number = 1 if name == SERVER else int(name[1:]) + 1
+        self.number = _SERVERS.get(name) or int(name[1:]) + 1
+        self._disks = disks
         self.home = site / name
         self._site = site
         self._process: subprocess.Popen[bytes] | None = None
@@ -129,8 +133,7 @@ class Guest:
             "CODE": str(PROJECT),
             "init": "/bin/sh",
         }
-        if self.name == SERVER:
-            words.update({"ubd0": f"{self._site}/disk", "ubd1": f"{self._site}/small-disk"})
+        words.update({f"ubd{number}": f"{self._site}/{disk}" for number, disk in enumerate(self._disks)})
         command = [LAYER / "usr/bin/linux.uml", "ro", "quiet", *(f"{word}={value}" for word, value in words.items())]
         with open(self.home / "console", "wb") as console:
             self._process = subprocess.Popen(
@@ -224,14 +227,18 @@ class Site:
     def __init__(self, home: Path, clients: int = 3) -> None:
         self.home = home
         self.network = Network(home)
-        self.server = Guest(SERVER, home)
+        self.server = Guest(SERVER, home, "disk", "small-disk")
         self.clients = [Guest(f"c{number}", home) for number in range(1, clients + 1)]
-        for name, size in (("disk", _DISK), ("small-disk", _SMALL_DISK)):
-            with open(home / name, "wb") as disk:
-                disk.truncate(size)
-        subprocess.run(["mkfs.ext4", "-q", "-N", "1000000", "-E", "lazy_itable_init=1", home / "disk"], check=True)
-        subprocess.run(["mkfs.ext4", "-q", "-O", "quota", home / "small-disk"], check=True)
+        self.bricks = Guest(BRICKS, home, "brick")
+        self._format("disk", _DISK, "-N", "1000000", "-E", "lazy_itable_init=1")
+        self._format("small-disk", _SMALL_DISK, "-O", "quota")
+        self._format("brick", _DISK, "-N", "1000000", "-E", "lazy_itable_init=1")
         self.boot(self.server, *self.clients)
+
+    def _format(self, name: str, size: int, *options: str) -> None:
+        with open(self.home / name, "wb") as disk:
+            disk.truncate(size)
+        subprocess.run(["mkfs.ext4", "-q", *options, self.home / name], check=True)
 
     def boot(self, *guests: Guest, skew: float = 0) -> None:
         """Start these, at the same time, and mount what the server exports."""
@@ -239,7 +246,7 @@ class Site:
             guest.boot(skew)
         for guest in guests:
             guest.wait_until_ready()
-        mounting = [self.mount_all(guest) for guest in guests if guest is not self.server]
+        mounting = [self.mount_all(guest) for guest in guests if guest in self.clients]
         for mount in mounting:
             done = mount.wait()
             assert done.returncode == 0, done.stderr
@@ -258,7 +265,7 @@ class Site:
         return client.start(sys.executable, "-m", "ddmq_hpc", *map(str, arguments), **variables)
 
     def stop(self) -> None:
-        for guest in (*self.clients, self.server):
+        for guest in (*self.clients, self.server, self.bricks):
             guest.cut_power()
         self.network.stop()
 
