@@ -185,8 +185,8 @@ class Filesystem(Calls):
         """Seconds since 1970 in the file system's clock: never compare the clocks of two hosts.
 
         On a network file system the offset to this host's clock is measured once a minute, and when somebody set that
-        clock, by making a file in `probe_directory` (create, write, and mtime are the server's time whatever the
-        client's; measured on NFS).
+        clock, by touching `probe_directory` (on NFS its mtime is the server's time then, whatever the client's, for two
+        requests; measured).
         """
         if not self.network:
             return self.time()
@@ -213,14 +213,10 @@ class Filesystem(Calls):
                 return
 
     def _stamp(self, directory: str) -> float:
-        """The file system's time: that of a new file."""
-        from ddmq_hpc.identity import token
-
-        path = f"{directory}/clock-{token()}"
-        self.create(path, b"", False)
-        stamp = self.lstat(path).st_mtime
-        self.unlink(path)
-        return stamp
+        """The file system's time: what it stamps a directory with that is touched. Whatever anybody else does in it
+        meanwhile stamps it with the time of that moment, which serves as well."""
+        self.touch(directory)
+        return self.lstat(directory).st_mtime
 
     # -- moves of names
 
@@ -250,7 +246,7 @@ class Filesystem(Calls):
         The target is not unique to the caller: when the reply is lost somebody may have taken it already, so a gone
         source only says that nothing is left to do under that name.
         """
-        for _ in _RACES:
+        for race in _RACES:
             try:
                 self.rename(source, target)
                 return True
@@ -259,7 +255,8 @@ class Filesystem(Calls):
                     return False
                 if error.errno not in GONE:
                     raise
-            if not self.is_there(source):
+            # Mostly the bucket is new; to look for the source first would cost a network file system four requests.
+            if race and not self.is_there(source):
                 return False
             # Buckets are removed when found empty and old: make it, and lose that race as often as need be.
             self.make_directories(os.path.dirname(target))

@@ -40,7 +40,7 @@ MAX_PRIORITY = 10**18
 WINDOWS = (64_000_000_000, 4_000_000_000, 250_000_000, 15_625_000)
 _UNIT = WINDOWS[-1]
 #: How names in tmp/ begin, besides those of packs.
-_IN_TMP = ("clock-", "job-", "lock-", "settings-", "workers-")
+_IN_TMP = ("job-", "lock-", "settings-", "workers-")
 _DELAY_WINDOW = 64_000
 
 _QUEUE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)

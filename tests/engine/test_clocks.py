@@ -24,7 +24,7 @@ SKEWS = [(FAST, SLOW), (SLOW, FAST), (FAST, 0.0), (0.0, FAST), (SLOW, 0.0), (0.0
 
 
 class World:
-    """The file server's clock, which every new file gets its time from, and true time passing for all hosts."""
+    """The file server's clock, which stamps all that is touched, and true time passing for all hosts."""
 
     def __init__(self) -> None:
         self.passed = 0.0
@@ -51,8 +51,8 @@ class Client(Watched):
     def sleep(self, seconds: float) -> None:
         self.world.passed += seconds
 
-    def create(self, path: str, data: bytes, sync: bool, *mode: int) -> None:
-        super().create(path, data, sync, *mode)
+    def touch(self, path: str) -> None:
+        super().touch(path)
         os.utime(path, (self.world.server, self.world.server))
 
 
@@ -133,7 +133,7 @@ def test_a_holder_whose_clock_is_set_keeps_its_lease(place: Path, step: float) -
         one.ack(message)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before the file", "after it"])
+@pytest.mark.parametrize("after", [False, True], ids=["before the stamp", "after it"])
 def test_a_measurement_that_hung_tells_nothing(place: Path, after: bool) -> None:
     """The file server is away for a minute while the sweeper measures its clock: no live lease is taken early."""
     world = World()
@@ -142,10 +142,11 @@ def test_a_measurement_that_hung_tells_nothing(place: Path, after: bool) -> None
     (message,) = one.consume(QUEUE, lease=90)
     assert isinstance(other.fs, Client)
     hung = 0
+    stamped = other.queue(QUEUE).paths.tmp
 
     def around(name: str, call: Any, args: Any) -> Any:
         nonlocal hung
-        if name != ("lstat" if after else "create") or hung:
+        if (name, args) != ("lstat" if after else "touch", (stamped,)) or hung:
             return call()
         hung += 1
         world.passed += 60

@@ -109,7 +109,7 @@ class Fault:
         self.hit = ""
 
     def __call__(self, name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
-        if name not in self.kinds or self.hit or "/clock-" in str(args[0]):
+        if name not in self.kinds or self.hit:
             return call()
         self.count += 1
         if self.count != self.at:
