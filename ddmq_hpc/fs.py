@@ -314,6 +314,8 @@ class Filesystem(Calls):
     def is_there(self, path: str) -> bool:
         """Whether a name exists, as the server sees it."""
         try:
+            if self.mount.remembers_names:
+                return os.path.basename(path) in self.listdir(os.path.dirname(path))
             if self.network:
                 self.open_directory(os.path.dirname(path))
             self.lstat(path)

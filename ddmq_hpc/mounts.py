@@ -29,6 +29,12 @@ class Mount(NamedTuple):
         return self.type in LOCAL
 
     @property
+    def remembers_names(self) -> bool:
+        """Whether looking for a name may find one that another client took away a second ago, whatever was opened since:
+        FUSE keeps names for a second (seen with GlusterFS). Its listings are fresh."""
+        return self.type.startswith("fuse.")
+
+    @property
     def trusted_clock(self) -> bool:
         """Whether all clients see one clock in the times of files. Elsewhere clients may stamp with their own."""
         return self.local or self.type in SERVER_CLOCK

@@ -21,6 +21,7 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, LeaseLost, StorageError
 from ddmq_hpc.identity import Detached, Identity
 from ddmq_hpc.messages import Message
+from ddmq_hpc.mounts import Mount
 
 FIVE = [f"m{number}" for number in range(5)]
 
@@ -347,3 +348,14 @@ def test_a_division_that_a_stale_listing_hides_is_waited_for(place: Path) -> Non
 
 class StopLooking(Exception):
     """The taker is about to look once more."""
+
+
+def test_a_client_that_remembers_names_looks_into_the_listing(place: Path) -> None:
+    """FUSE keeps a name for a second after another client took it away: the loser of a race must not believe it."""
+    fs = Watched(str(place), True)
+    fs.mount = Mount("/", "fuse.glusterfs")
+    fs.around = lambda name, call, args: os.lstat(place) if name == "lstat" else call()  # all is remembered
+    assert not fs.is_there(f"{place}/taken")
+    assert fs.claim(f"{place}/taken", f"{place}/mine") is False
+    (place / "here").touch()
+    assert fs.is_there(f"{place}/here")

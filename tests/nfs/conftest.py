@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import gluster
 import pytest
 from guests import Site, running, why_not
 
@@ -17,3 +18,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     with running(Path(tmp_path_factory.mktemp("nfs"))) as it:
         yield it
+
+
+@pytest.fixture(scope="session")
+def volume(site: Site) -> str:
+    """Where each client has GlusterFS."""
+    gluster.serve(site)
+    return gluster.MOUNT
+
+
+@pytest.fixture(params=["NFS v3", "NFS v4.2", "GlusterFS"])
+def place(request: pytest.FixtureRequest, site: Site) -> str:
+    """A directory that all clients share, on each kind of file system in turn."""
+    if request.param == "GlusterFS":
+        return str(request.getfixturevalue("volume"))
+    return {"NFS v3": "/nfs3", "NFS v4.2": "/nfs4"}[request.param]

@@ -1,0 +1,49 @@
+"""What a message costs a file server: requests that the client's kernel sent, counted by the kernel."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from guests import Guest, Site
+
+pytestmark = pytest.mark.nfs
+
+#: {kind of mount: requests for each}; of a message, if nothing else is said. NFS v4.2 opens, closes and gets attributes
+#: where v3 writes at once, and v3 looks up and asks for access where v4.2 needs no word of its own.
+BARS = {
+    "/nfs4": {"publish": 5.2, "drain": 6.5, "bulk": 0.1, "drain 32": 0.3, "a poll": 8, "status": 30, "first pull": 40},
+    "/nfs3": {"publish": 4.2, "drain": 6.5, "bulk": 0.1, "drain 32": 0.3, "a poll": 8, "status": 30, "first pull": 45},
+}
+MANY = 100_000
+
+
+def _measured(site: Site, client: Guest, *arguments: object) -> dict[str, Any]:
+    done = site.python(client, "load", *arguments).wait(240)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("mount", ["/nfs3", "/nfs4"])
+def test_requests_of_each_operation(site: Site, mount: str) -> None:
+    one, other, third = site.clients
+    singles, packs, deep = (f"{mount}/trips-{name}" for name in ("singles", "packs", "deep"))
+    steps = {
+        "publish": (one, 1000, "publish", singles, 1000),
+        "drain": (other, 1000, "drain", singles),
+        "bulk": (one, 3000, "publish", packs, 3000, "--bulk"),
+        "drain 32": (other, 3000, "drain", packs, "--batch", 32),
+        "a poll": (other, 10, "poll", packs, 10),
+        "bulk of many": (one, MANY, "publish", deep, MANY, "--bulk"),
+        "status": (other, 1, "status", deep),
+        "first pull": (third, 1, "pull", deep),
+    }
+    found, requests = {}, {}
+    for step, (client, units, *arguments) in steps.items():
+        requests[step] = _measured(site, client, *arguments)["requests"]
+        found[step] = round(sum(requests[step].values()) / units, 2)
+    print(mount, found)
+    over = {step: (found[step], requests[step]) for step, bar in BARS[mount].items() if found[step] > bar}
+    assert not over
