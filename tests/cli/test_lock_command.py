@@ -33,7 +33,8 @@ def _end(process: Any) -> int:
 
 
 def test_the_exit_code_is_the_commands_and_the_token_grows(run: Run, path: str) -> None:
-    assert run("lock", path, "--", "sh", "-c", "echo $DDMQ_HPC_LOCK_TOKEN; exit 7", code=7).stdout == "1\n"
+    done = run("lock", path, "--", "sh", "-c", "echo $DDMQ_HPC_LOCK_TOKEN; exit 7", code=None)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "1\n", "")
     done = run("lock", path, "--", "sh", "-c", "echo $DDMQ_HPC_LOCK_TOKEN $DDMQ_HPC_LOCK")
     assert done.stdout == f"2 {path}\n"
     assert "cannot run" in run("lock", path, "--", "/no/such/command", code=1).stderr

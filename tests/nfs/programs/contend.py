@@ -49,9 +49,15 @@ def flufl(path: str) -> Iterator[int]:
 KINDS: dict[str, Callable[[str], object]] = {"ours": ours, "filelock": filelock, "flufl": flufl}
 
 
+def append(log: str, line: str) -> None:
+    """Opened each time: where the file ends is asked then (NFS knows no appending)."""
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.write(handle, line.encode())
+    os.close(handle)
+
+
 def contend(kind: str, path: str, log: str, seconds: float, number: int) -> None:
     take = KINDS[kind]
-    handle = os.open(log, os.O_WRONLY | os.O_APPEND)
     me = f"{os.uname().nodename}-{number}"
     turns, longest, errors = 0, 0.0, []
     until = time.monotonic() + seconds
@@ -59,8 +65,8 @@ def contend(kind: str, path: str, log: str, seconds: float, number: int) -> None
         try:
             with take(path) as token:  # type: ignore[attr-defined]
                 longest = max(longest, time.monotonic() - began)
-                os.write(handle, f"begin {token} {me}\n".encode())
-                os.write(handle, f"end {token} {me}\n".encode())
+                append(log, f"begin {token} {me}\n")
+                append(log, f"end {token} {me}\n")
                 turns += 1
         except Exception as error:
             errors.append(repr(error)[:200])
