@@ -45,8 +45,10 @@ _WHAT = "lock"
 _RENEW_AT, _RENEW_EVERY = 1 / 4, 15.0
 #: Seconds between two looks of who is next: at least, at most, and as a part of the time since anything changed.
 _SOON, _LATE, _PART = 0.008, 1.0, 0.1
-#: Waiters farther behind poll as seldom as this one.
-_FARTHEST = 30
+#: A look may take this part of a waiter's time, so that waiters do not keep a slow file server from its work.
+_BUSY = 1 / 4
+#: Seconds between two looks of who is far behind, at most.
+_FAR = 30.0
 #: Seconds between two looks at the signs of life of those who hold what one waits for.
 _JUDGE_EVERY = 1.0
 #: A ticket without a waiter is removed after so many seconds. Who still waits makes a new one.
@@ -314,7 +316,7 @@ class _Waiter:
         self._place, self._slots, self._lease = place, slots, lease
         self._fs, self._paths = place.fs, place.paths
         self._judges = _Judge(place)
-        self._newest = -1
+        self._newest, self._turn, self._cost = -1, 0.0, 0.0
         self._changed = self._look_again = self._fs.monotonic()
 
     def wait(self, most: float | None) -> _Hold:
@@ -332,7 +334,7 @@ class _Waiter:
                 if not (others and most != 0) and (mine := self._try(names, path)):
                     break
                 others = False
-                left = (began + most if most is not None else fs.monotonic() + _LATE * _FARTHEST) - fs.monotonic()
+                left = (began + most if most is not None else fs.monotonic() + _FAR) - fs.monotonic()
                 if left <= 0:
                     raise LockBusy(self._place.path, [str(one) for one in self._place.holders(_held(names))])
                 fs.sleep(min(left, self._pause(names)))
@@ -354,16 +356,21 @@ class _Waiter:
         if now >= self._look_again:
             self._look_again = now + _JUDGE_EVERY
             self._fs.refresh(self._place.directory)
-        return self._fs.names(self._place.directory)
+        names = self._fs.names(self._place.directory)
+        self._cost = self._fs.monotonic() - now
+        return names
 
     def _pause(self, names: Collection[str]) -> float:
         now = self._fs.monotonic()
         newest = max(generations(names, _WHAT), default=0)
         if newest != self._newest:
+            if self._newest >= 0:
+                self._turn = (now - self._changed) / (newest - self._newest)
             self._newest, self._changed = newest, now
         behind = sum(ticket < self._ticket for ticket in _tickets(names))
-        pause = min(max((now - self._changed) * _PART, _SOON), _LATE)
-        return pause * (1 + min(behind, _FARTHEST)) * uniform(0.5, 1.0)
+        pause = min(max((now - self._changed) * _PART, _SOON, self._cost / _BUSY), _LATE)
+        # Whoever is behind has the turns of those before to wait; half of them, as some may have gone.
+        return min(max(pause * (1 + behind), behind * self._turn / 2), _FAR) * uniform(0.5, 1.0)
 
     def _try(self, names: Collection[str], path: str) -> int | None:
         """The generation that was taken, if there was a free one."""
