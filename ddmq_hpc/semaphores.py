@@ -142,7 +142,6 @@ class Semaphore:
         if self._hold:
             raise UsageError(f"{self.path} is held already by this very object")
         try:
-            self._place.make()
             self._hold = _Waiter(self._place, self.slots, self.lease).wait(self.wait)
         except OSError as error:
             raise storage_error(error, f"take the lock {self.path}") from error
@@ -228,15 +227,18 @@ class _Place:
     def is_there(self) -> bool:
         return self.fs.is_there(self.directory)
 
-    def make(self) -> None:
-        """Make the directory, unless it is there."""
-        if self.is_there():
-            self.fs.open_directory(self.directory)  # ENOTDIR for a link: it may lead anywhere
-            return
+    def names(self) -> list[str]:
+        """What is in the directory, which is made when it is not there. ENOTDIR for a link: it may lead anywhere."""
+        try:
+            return self.fs.listdir(self.directory)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
         parent = os.path.dirname(self.directory)
         if not self.fs.is_there(parent):
             raise NotFound(f"no directory {parent} to put the lock {os.path.basename(self.path)} into; make it first")
         self.fs.make_directory(self.directory)
+        return self.fs.names(self.directory)
 
     def now(self) -> float:
         return self.fs.now(self.directory)
@@ -246,12 +248,7 @@ class _Place:
 
     def write(self, path: str, lease: float) -> None:
         """A file for one that wants to hold: who it is."""
-        record = {
-            "owner": Identity().owner(),
-            "user": user_name(os.geteuid()),
-            "lease": lease,
-            "since": round(self.now(), 3),
-        }
+        record = {"owner": Identity().owner(), "user": user_name(os.geteuid()), "lease": lease}
         self.fs.create(path, json.dumps(record).encode() + b"\n", False)
 
     def holders(self, held: Collection[int]) -> list[Holder]:
@@ -272,7 +269,7 @@ class _Place:
         since, lease = (_number(record.get(key)) for key in ("since", "lease"))
         user = str(record.get("user", ""))[:64]
         seen = found.st_mtime
-        return Holder(generation, owner.host, owner.pid, owner.job, user, since, seen, lease or LEASE, text)
+        return Holder(generation, owner.host, owner.pid, owner.job, user, since or seen, seen, lease or LEASE, text)
 
     def replace_all(self) -> list[Holder]:
         """Take the generation after all that are held, and let go of it."""
@@ -316,13 +313,14 @@ class _Waiter:
         self._place, self._slots, self._lease = place, slots, lease
         self._fs, self._paths = place.fs, place.paths
         self._judges = _Judge(place)
+        self._over: Collection[int] = ()
         self._newest, self._turn, self._cost = -1, 0.0, 0.0
         self._changed = self._look_again = self._fs.monotonic()
 
     def wait(self, most: float | None) -> _Hold:
-        fs, directory = self._fs, self._place.directory
+        fs = self._fs
         began = fs.monotonic()
-        names = fs.names(directory)
+        names = self._place.names()
         others = bool(_tickets(names))
         self._ticket = Ticket(max(generations(names, _WHAT), default=0), token())
         path = self._paths.in_tmp(self._ticket.name)
@@ -339,15 +337,22 @@ class _Waiter:
                     raise LockBusy(self._place.path, [str(one) for one in self._place.holders(_held(names))])
                 fs.sleep(min(left, self._pause(names)))
                 names = self._names()
-        finally:
-            try:
-                fs.drop(path)
-            except OSError:
-                pass  # a ticket without a waiter: somebody removes it in time
-        hold = _Hold(self._place, mine, self._lease, written)
-        hold.date()
+        except BaseException:
+            self._drop_ticket()
+            raise
+        return _Hold(self._place, mine, self._lease, written, lambda: self._clear(names, mine))
+
+    def _drop_ticket(self) -> None:
+        try:
+            self._fs.drop(self._paths.in_tmp(self._ticket.name))
+        except OSError:
+            pass  # a ticket without a waiter: somebody removes it in time
+
+    def _clear(self, names: Collection[str], mine: int) -> None:
+        """Remove what is of no use any more, once the lock is held."""
+        self._drop_ticket()
+        self._forget(generations(names, _WHAT), mine)
         self._tidy(names, mine)
-        return hold
 
     def _names(self) -> list[str]:
         """What is in the directory. Now and then by a listing that is complete: one that misses a change may miss it
@@ -391,7 +396,7 @@ class _Waiter:
         if self._slots > 1 and self._are_too_many(mine, over):
             let_go(self._fs, self._paths, _WHAT, mine)
             return None
-        self._forget(found, over)
+        self._over = over
         return mine
 
     def _are_too_many(self, mine: int, over: Collection[int]) -> bool:
@@ -400,12 +405,12 @@ class _Waiter:
         held = [number for number, state in found.items() if state == HELD and number <= mine and number not in over]
         return len(held) > self._slots
 
-    def _forget(self, found: Mapping[int, str], over: Collection[int]) -> None:
+    def _forget(self, found: Mapping[int, str], mine: int) -> None:
         try:
             for number, state in found.items():
-                if state == FREE:
+                if state == FREE and number < mine:
                     self._fs.drop(self._paths.in_locks(lock_name(_WHAT, number, True)))
-            forget(self._fs, self._paths, _WHAT, over)
+            forget(self._fs, self._paths, _WHAT, self._over)
         except OSError:
             pass  # they are in nobody's way: the next one removes them
 
@@ -466,8 +471,10 @@ class _Judge:
 class _Hold:
     """A lock that is held: signs of life, and the end. `renewed`: when it gave the last one, by the steady clock."""
 
-    def __init__(self, place: _Place, generation: int, lease: float, renewed: float) -> None:
+    def __init__(self, place: _Place, generation: int, lease: float, renewed: float, begin: Callable[[], None]) -> None:
         self.generation = generation
+        self._begin = begin
+        self._is_dated = False
         self._place, self._lease, self._renewed = place, lease, renewed
         self._file = place.file_of(generation)
         self._gone = False
@@ -477,28 +484,29 @@ class _Hold:
     def is_lost(self) -> bool:
         return self._gone or self._place.fs.monotonic() - self._renewed > self._lease
 
-    def date(self) -> None:
-        """Write down when it began, if that was long after the file was made: a sign of life, too."""
-        fs = self._place.fs
-        now = fs.monotonic()
-        if now - self._renewed < min(1.0, self._lease / 10):
-            return
-        try:
-            handle = fs.open_append(self._file)
-            try:
-                fs.append(handle, json.dumps({"since": round(self._place.now(), 3)}).encode() + b"\n")
-            finally:
-                os.close(handle)
-        except OSError:
-            return
-        self._renewed = now
-
     def keep(self) -> None:
-        Thread(target=self._beat, name="ddmq-hpc-lock", daemon=True).start()
+        """Give signs of life from now on: the file tells when it was taken until the first one of them."""
+        if self._place.fs.monotonic() - self._renewed > min(1.0, self._lease / 10):
+            self._renew()  # the file was made long ago
+        self._thread = Thread(target=self._beat, name="ddmq-hpc-lock", daemon=True)
+        self._thread.start()
 
     def _beat(self) -> None:
+        self._begin()
         while not self._done.wait(min(self._lease * _RENEW_AT, _RENEW_EVERY)):
+            if not self._is_dated:
+                self._date()
             self._renew()
+
+    def _date(self) -> None:
+        """Write down when it was taken, before signs of life change what the file's time tells."""
+        fs = self._place.fs
+        try:
+            record = {"since": round(fs.lstat(self._file).st_mtime, 3)}
+            fs.append_to(self._file, json.dumps(record).encode() + b"\n")
+            self._is_dated = True
+        except OSError:
+            pass
 
     def _renew(self) -> None:
         fs = self._place.fs
@@ -521,5 +529,9 @@ class _Hold:
         if self._forks != fork_count():
             return  # a child's copy: the parent holds it
         lost = self.is_lost()
-        if not let_go(self._place.fs, self._place.paths, _WHAT, self.generation) or lost:
+        try:
+            held = let_go(self._place.fs, self._place.paths, _WHAT, self.generation)
+        finally:
+            self._thread.join()
+        if lost or not held:
             raise LockLost(self._place.path, self.generation)
