@@ -44,9 +44,9 @@ _WHAT = "lock"
 #: that its lock was broken.
 _RENEW_AT, _RENEW_EVERY = 1 / 4, 15.0
 #: Seconds between two looks of who is next: at least, at most, and as a part of the time since anything changed.
-_SOON, _LATE, _PART = 0.008, 1.0, 0.1
-#: A look may take this part of a waiter's time, so that waiters do not keep a slow file server from its work.
-_BUSY = 1 / 4
+_SOON, _LATE, _PART = 0.004, 1.0, 0.1
+#: Of those who are behind, how much more seldom they look, for each turn before theirs.
+_BEHIND = 3
 #: Seconds between two looks of who is far behind, at most.
 _FAR = 30.0
 #: Seconds between two looks at the signs of life of those who hold what one waits for.
@@ -373,9 +373,10 @@ class _Waiter:
                 self._turn = (now - self._changed) / (newest - self._newest)
             self._newest, self._changed = newest, now
         behind = sum(ticket < self._ticket for ticket in _tickets(names))
-        pause = min(max((now - self._changed) * _PART, _SOON, self._cost / _BUSY), _LATE)
-        # Whoever is behind has the turns of those before to wait; half of them, as some may have gone.
-        return min(max(pause * (1 + behind), behind * self._turn / 2), _FAR) * uniform(0.5, 1.0)
+        pause = min(max((now - self._changed) * _PART, _SOON, self._cost), _LATE)
+        # Whoever is behind has the turns of those before to wait, though some may have gone. A look takes no more time
+        # than the pause: waiters must not keep a slow file server from its work.
+        return min(max(pause * (1 + _BEHIND * behind), behind * self._turn * 0.75), _FAR) * uniform(0.5, 1.0)
 
     def _try(self, names: Collection[str], path: str) -> int | None:
         """The generation that was taken, if there was a free one."""
@@ -387,10 +388,11 @@ class _Waiter:
         try:
             mine = take_next(self._fs, self._paths, _WHAT, path, max(found, default=0))
         except OSError as error:
-            if error.errno not in GONE or self._fs.is_there(path) or not self._place.is_there():
+            if error.errno not in GONE or not self._place.is_there():
                 raise
-            self._place.write(path, self._lease)  # taken for one without a waiter
-            return None
+            if not self._fs.is_there(path):
+                self._place.write(path, self._lease)  # it was taken for one without a waiter
+            return None  # else a stale handle: looking has cured that
         if mine is None:
             return None
         if self._slots > 1 and self._are_too_many(mine, over):
