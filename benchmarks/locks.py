@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -42,8 +43,10 @@ def measure(site: Site, mount: str, kind: str, name: str) -> dict[str, float]:
     site.clients[0].check("mkdir", top)
     site.clients[0].check("touch", f"{top}/log")
     before = sum(calls(client, mount) for client in site.clients)
+    begin = time.time() + 6
     runs = [
-        site.python(client, "contend", kind, f"{top}/it", f"{top}/log", SECONDS, PROCESSES) for client in site.clients
+        site.python(client, "contend", kind, f"{top}/it", f"{top}/log", SECONDS, PROCESSES, begin)
+        for client in site.clients
     ]
     done = [json.loads(line) for run in runs for line in run.wait(200).stdout.splitlines()]
     turns = [one["turns"] for one in done]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from guests import Site
@@ -29,8 +30,10 @@ def test_twelve_contenders_exclude_each_other_and_take_turns(site: Site, mount: 
     top = f"/{mount}/locks-{mount}"
     site.clients[0].check("mkdir", top)
     site.clients[0].check("touch", f"{top}/log")
+    begin = time.time() + 5
     running = [
-        site.python(client, "contend", "ours", f"{top}/it", f"{top}/log", SECONDS, PROCESSES) for client in site.clients
+        site.python(client, "contend", "ours", f"{top}/it", f"{top}/log", SECONDS, PROCESSES, begin)
+        for client in site.clients
     ]
     done = [run.wait(120) for run in running]
     assert [one.returncode for one in done] == [0] * 3, [one.stderr for one in done]

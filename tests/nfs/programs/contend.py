@@ -1,4 +1,6 @@
-"""Take a lock again and again for some seconds: `contend.py KIND PATH LOG SECONDS PROCESSES`.
+"""Take a lock again and again for some seconds: `contend.py KIND PATH LOG SECONDS PROCESSES BEGIN`.
+
+BEGIN is when all begin, in seconds since 1970: guests have the clock of their host, and some start late.
 
 Each turn appends a line when it begins and one when it ends. Nothing is read inside the lock: what an NFS client reads
 there may be old. Prints a JSON line for each process: turns, the longest wait, and what went wrong.
@@ -13,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Callable
 
 
@@ -47,6 +50,7 @@ def flufl(path: str) -> Iterator[int]:
 
 
 KINDS: dict[str, Callable[[str], object]] = {"ours": ours, "filelock": filelock, "flufl": flufl}
+MODULES = {"ours": "ddmq_hpc.semaphores", "filelock": "filelock", "flufl": "flufl.lock"}
 
 
 def append(log: str, line: str) -> None:
@@ -56,10 +60,12 @@ def append(log: str, line: str) -> None:
     os.close(handle)
 
 
-def contend(kind: str, path: str, log: str, seconds: float, number: int) -> None:
+def contend(kind: str, path: str, log: str, seconds: float, begin: float, number: int) -> None:
     take = KINDS[kind]
     me = f"{os.uname().nodename}-{number}"
     turns, longest, errors = 0, 0.0, []
+    import_module(MODULES[kind])  # not in the time that is measured
+    time.sleep(max(0.0, begin - time.time()))
     until = time.monotonic() + seconds
     while (began := time.monotonic()) < until:
         try:
@@ -78,10 +84,11 @@ def contend(kind: str, path: str, log: str, seconds: float, number: int) -> None
 
 
 def main() -> None:
-    kind, path, log, seconds, processes = sys.argv[1:]
+    kind, path, log, seconds, processes, begin = sys.argv[1:]
     fork = multiprocessing.get_context("fork")
     running = [
-        fork.Process(target=contend, args=(kind, path, log, float(seconds), number)) for number in range(int(processes))
+        fork.Process(target=contend, args=(kind, path, log, float(seconds), float(begin), number))
+        for number in range(int(processes))
     ]
     for process in running:
         process.start()
