@@ -17,6 +17,9 @@ __all__ = [
     "DdmqError",
     "KeyExists",
     "LeaseLost",
+    "Lock",
+    "LockBusy",
+    "LockLost",
     "Message",
     "MessageNotFound",
     "NotFound",
@@ -26,6 +29,7 @@ __all__ = [
     "RootNotFound",
     "SchedulerBusy",
     "SchedulerError",
+    "Semaphore",
     "SettingsError",
     "StorageBusy",
     "StorageError",
@@ -48,6 +52,8 @@ if TYPE_CHECKING:
         DdmqError,
         KeyExists,
         LeaseLost,
+        LockBusy,
+        LockLost,
         MessageNotFound,
         NotFound,
         NothingThere,
@@ -65,9 +71,18 @@ if TYPE_CHECKING:
         WorkerNotFound,
     )
     from ddmq_hpc.messages import Message
+    from ddmq_hpc.semaphores import Lock, Semaphore
     from ddmq_hpc.worker import Worker, WorkerOptions
 
-_HOME = {"Broker": "broker", "broker": "broker", "Message": "messages", "Worker": "worker", "WorkerOptions": "worker"}
+_HOME = {
+    "Broker": "broker",
+    "broker": "broker",
+    "Lock": "semaphores",
+    "Message": "messages",
+    "Semaphore": "semaphores",
+    "Worker": "worker",
+    "WorkerOptions": "worker",
+}
 
 
 def __getattr__(name: str) -> Any:

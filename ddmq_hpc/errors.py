@@ -130,6 +130,28 @@ class LeaseLost(DdmqError):
         )
 
 
+class LockBusy(DdmqError):
+    """Others hold the lock, and the wait is over. Try again (exit code 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+    def __init__(self, path: str, holders: Sequence[str]) -> None:
+        self.path, self.holders = path, holders
+        super().__init__(f"{path} is held by {'; '.join(holders) or 'somebody else'}; wait longer with --wait")
+
+
+class LockLost(DdmqError):
+    """The lock was broken, or gave no sign of life for its lease: somebody else may hold it now."""
+
+    exit_code = 5
+
+    def __init__(self, path: str, token: int) -> None:
+        self.path, self.token = path, token
+        super().__init__(
+            f"lock lost: {path}, token {token}; somebody else may hold it, drop this result or ask for a longer --lease"
+        )
+
+
 class QueuePaused(DdmqError):
     """The queue's settings say `paused: true`: it hands out nothing."""
 

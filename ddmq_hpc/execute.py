@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Iterable
 from threading import Event, Thread
@@ -12,14 +10,11 @@ from typing import Any
 
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
+from ddmq_hpc.child import Child
 from ddmq_hpc.errors import DdmqError, LeaseLost, NothingThere, Untrusted
 from ddmq_hpc.messages import Message, body_text
 from ddmq_hpc.tasks import environment, fill
 from ddmq_hpc.trust import Trust
-
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-#: A child that was told to stop is killed after this many seconds.
-_GRACE = 30.0
 
 
 def execute(
@@ -58,69 +53,40 @@ class _Run:
         text = body_text(message.message)
         self._command = fill(command, message.message)
         self._input = os.fsencode(text.encode("utf-8", "surrogatepass")) if feed_stdin else None
-        self._stopped_by = 0
         self._lost = False
         self._done = Event()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child = Child()
 
     def result(self) -> int:
-        before = {number: signal.signal(number, self._stop) for number in _STOPPING}
-        try:
-            return self._run()
-        finally:
-            self._done.set()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with self._child:
+            try:
+                return self._run()
+            finally:
+                self._done.set()
 
     def _run(self) -> int:
         broker, message, started = self._broker, self._message, time.monotonic()
         try:
-            self._child = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE if self._input is not None else None,
-                env={**os.environ, **environment(broker.root, message)},
+            self._child.start(
+                self._command, {**os.environ, **environment(broker.root, message)}, self._input is not None
             )
         except (OSError, ValueError) as error:
             broker.release(message)
             why = getattr(error, "strerror", None) or error
             raise DdmqError(f"cannot run {self._command[0]!r:.100}: {why}; the message was released") from None
-        if self._stopped_by:
-            self._child.send_signal(self._stopped_by)
         Thread(target=self._beat, daemon=True).start()
-        code = self._wait(self._child)
+        code = self._child.wait(self._input)
         self._done.set()
         outcome: dict[str, Any] = {"exit": code, "wall": round(time.monotonic() - started, 3)}
         if self._lost:
             raise LeaseLost([message.id])
         if code == 0:
             broker.ack(message, **outcome)
-        elif self._stopped_by:
+        elif self._child.stopped_by:
             broker.release(message)
         else:
             broker.nack(message, **outcome)
         return code
-
-    def _wait(self, child: subprocess.Popen[bytes]) -> int:
-        if self._input is not None and child.stdin is not None:
-            try:
-                child.stdin.write(self._input)
-                child.stdin.close()
-            except BrokenPipeError:
-                pass  # the command does not want its input: that is its business
-        code = child.wait()
-        return code if code >= 0 else 128 - code
-
-    def _stop(self, number: int, _: object) -> None:
-        self._stopped_by = number
-        if self._child is not None and self._child.poll() is None:
-            self._child.send_signal(number)
-            Thread(target=self._kill_later, args=(self._child,), daemon=True).start()
-
-    @staticmethod
-    def _kill_later(child: subprocess.Popen[bytes]) -> None:
-        time.sleep(_GRACE)
-        if child.poll() is None:
-            child.kill()
 
     def _beat(self) -> None:
         """Renew the lease as a worker does, and end the command once the lease is somebody else's."""
@@ -128,8 +94,7 @@ class _Run:
         while not self._done.wait(self._pause()):
             if renew(queue, [self._message]) and not self._done.is_set():
                 self._lost = True
-                if self._child is not None:
-                    self._child.terminate()
+                self._child.end()
                 return
 
     def _pause(self) -> float:

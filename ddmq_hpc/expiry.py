@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from ddmq_hpc.fs import Filesystem
-from ddmq_hpc.names import Lease
 from ddmq_hpc.settings import Settings
 
 
@@ -85,8 +86,22 @@ def _boot() -> str:
     return boot()
 
 
+class Leased(Protocol):
+    """What a lease must tell to be judged: a name that each heartbeat changes, and milliseconds."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def deadline(self) -> int: ...
+    @property
+    def duration(self) -> int: ...
+
+
+_Lease = TypeVar("_Lease", bound=Leased)
+
+
 class Expiry:
-    """Judges the leases of one queue."""
+    """Judges the leases of one queue, or the holders of one lock."""
 
     def __init__(self, fs: Filesystem, node: NodeFiles) -> None:
         self._fs = fs
@@ -98,7 +113,7 @@ class Expiry:
             return not self._fs.mount.trusted_clock
         return settings.expiry == "observed"
 
-    def expired(self, leases: list[Lease], now: float, settings: Settings) -> list[Lease]:
+    def expired(self, leases: Sequence[_Lease], now: float, settings: Settings) -> list[_Lease]:
         """Those of `leases` (all there are) that have run out; `now` is the file system's clock."""
         if not self.observes(settings):
             limit = (now - settings.grace) * 1000

@@ -120,6 +120,14 @@ class Calls:
         if os.write(handle, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def append_to(self, path: str, data: bytes) -> None:
+        """Append to a file that is there: a name that somebody removed is not made again."""
+        handle = os.open(path, _APPEND & ~os.O_CREAT)
+        try:
+            self.append(handle, data)
+        finally:
+            os.close(handle)
+
     def open_append(self, path: str) -> int:
         return os.open(path, _APPEND, 0o666)
 

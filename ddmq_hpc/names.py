@@ -31,6 +31,8 @@ TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal
 DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
 #: The end of the name of a lease under division.
 SPLIT = "!split"
+#: The end of the directory of a lock for users.
+LOCK_END = ".lock"
 #: A deleted queue is first renamed to this, so that it is gone at once however long removing its files takes.
 GRAVE = ".deleted-"
 
@@ -54,6 +56,7 @@ _LEASE_NAME = re.compile(
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
 _LOCK_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{10})(\.free)?", re.ASCII)
+_TICKET_NAME = re.compile(r"want\.(\d{10})\.([a-z2-7]{8})", re.ASCII)
 _SUBMISSION_NAME = re.compile(r"job-((?:slurm|pbs|sge)-[A-Za-z0-9._=-]{1,60})\.json", re.ASCII)
 _PACK_NAME = re.compile(_PACK, re.ASCII)
 _BUCKET_NAME = re.compile(r"\d{12}-[0-3]", re.ASCII)
@@ -292,6 +295,28 @@ class Lock(NamedTuple):
     free: bool
 
 
+class Ticket(NamedTuple):
+    """The file of one who wants a lock: `seen` is the newest generation when it came. Sorted, they are in turn."""
+
+    seen: int
+    token: str
+
+    @property
+    def name(self) -> str:
+        return f"want.{self.seen:010d}.{self.token}"
+
+
+def parse_ticket(name: str) -> Ticket | None:
+    found = _TICKET_NAME.fullmatch(name)
+    return Ticket(int(found[1]), found[2]) if found else None
+
+
+def lock_directory(path: str) -> str:
+    """The directory of the lock of `path`, which may be a file that the lock protects. No queue has such a name."""
+    top = path.rstrip("/") or "/"
+    return top if top.endswith(LOCK_END) else top + LOCK_END
+
+
 def lock_name(what: str, generation: int, free: bool) -> str:
     return f"{what}.{generation:010d}{'.free' * free}"
 
@@ -357,7 +382,21 @@ def stamped_minute(kind: str, name: str) -> int | None:
     return int(minute) if prefix == kind and minute.isascii() and minute.isdigit() else None
 
 
-class QueuePaths:
+class LockPaths:
+    """Where locks are, and where files are made that become locks: a directory for both of a lock for users."""
+
+    def __init__(self, locks: str, tmp: str) -> None:
+        self.locks = locks
+        self.tmp = tmp
+
+    def in_locks(self, name: str) -> str:
+        return f"{self.locks}/{name}"
+
+    def in_tmp(self, name: str) -> str:
+        return f"{self.tmp}/{name}"
+
+
+class QueuePaths(LockPaths):
     """The paths of one queue as text; `/` joins are spelled out because these run once or more a message."""
 
     def __init__(self, root: str, queue: str) -> None:
@@ -369,15 +408,13 @@ class QueuePaths:
         self.leased = f"{self.top}/{LEASED}"
         self.delayed = f"{self.top}/{DELAYED}"
         self.dead = f"{self.top}/{DEAD}"
-        self.tmp = f"{self.top}/{TMP}"
+        super().__init__(f"{self.top}/{LOCKS}", f"{self.top}/{TMP}")
         self.workers = f"{self.top}/{WORKERS}"
-        self.locks = f"{self.top}/{LOCKS}"
         self.damaged = f"{self.top}/{DAMAGED}"
         self.keys = f"{self.top}/{KEYS}"
         self.journal = f"{self.top}/{JOURNAL}"
         self.logs = f"{self.top}/{LOGS}"
         self.state = f"{self.top}/{STATE}"
-        self.locks = f"{self.top}/{LOCKS}"
 
     def bucket(self, priority: int, pack: str) -> str:
         return f"{self.ready}/{priority}/{bucket_of(pack)}"
@@ -397,12 +434,6 @@ class QueuePaths:
     def in_workers(self, ident: str, kind: str = "json") -> str:
         """The registration of a worker, or the request to it to `stop`."""
         return f"{self.workers}/{ident}.{kind}"
-
-    def in_locks(self, name: str) -> str:
-        return f"{self.locks}/{name}"
-
-    def in_tmp(self, pack: str) -> str:
-        return f"{self.tmp}/{pack}"
 
     def in_keys(self, key: str) -> str:
         return f"{self.keys}/{key_name(key)}"

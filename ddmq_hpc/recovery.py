@@ -18,8 +18,8 @@ from weakref import WeakKeyDictionary
 from ddmq_hpc import schedulers
 from ddmq_hpc.expiry import NodeFiles
 from ddmq_hpc.identity import Owner, batch_job
-from ddmq_hpc.locks import first_to_make
-from ddmq_hpc.names import minute_stamp, parse_lease, stamped_minute
+from ddmq_hpc.locks import first_in_minute
+from ddmq_hpc.names import parse_lease
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.schedulers import ENDED, UNKNOWN, Job
 from ddmq_hpc.sweeping import Swept
@@ -68,7 +68,7 @@ def recover_all(queues: Iterable[Queue], dry_run: bool = False) -> dict[str, Rec
         except OSError as error:
             raise queue.trouble(error, f"list the leases of queue {queue.name!r}") from error
     shared = any(_is_shared(queue) for queue in found)
-    states = _ask({job for held in found.values() for job in held}, shared, schedulers.ANSWER_SECONDS)
+    states = ask({job for held in found.values() for job in held}, shared, schedulers.ANSWER_SECONDS)
     recovered = {}
     for queue, held in found.items():
         ended = [held[job] for job in held if states[job] == ENDED]
@@ -110,9 +110,9 @@ def _recover_in_turn(queue: Queue, clock: float) -> Swept | None:
     node.stamp(now)
     held = _holdings(queue)
     askable = {name for name in {job.scheduler for job in held} if schedulers.get(name).available()}
-    if not any(job.scheduler in askable for job in held) or not _is_first(queue, minute):
+    if not any(job.scheduler in askable for job in held) or not first_in_minute(queue.fs, queue.paths, _STAMP, minute):
         return None
-    states = _ask(held, _is_shared(queue), MAYBE_SECONDS)
+    states = ask(held, _is_shared(queue), MAYBE_SECONDS)
     return _reclaim(queue, [held[job] for job in held if states[job] == ENDED])
 
 
@@ -131,7 +131,7 @@ def _holdings(queue: Queue) -> dict[Job, _Holdings]:
     return found
 
 
-def _ask(jobs: Iterable[Job], shared: bool, timeout: float) -> dict[Job, str]:
+def ask(jobs: Iterable[Job], shared: bool, timeout: float) -> dict[Job, str]:
     """The state of each job, by one query to each scheduler. `shared`: they may be other users' jobs."""
     states = dict.fromkeys(jobs, UNKNOWN)
     mine = schedulers.parse_label(batch_job())
@@ -165,16 +165,3 @@ def _reclaim(queue: Queue, ended: list[_Holdings]) -> Swept:
     swept = queue.sweeper.reclaim(names, queue.settings, lambda lease: lease.owner in owners)
     queue.taker.forget()
     return swept
-
-
-def _is_first(queue: Queue, minute: int) -> bool:
-    """Whether this client is the one of the cluster that asks in this minute (of the file system's clock)."""
-    fs, paths = queue.fs, queue.paths
-    stamp = minute_stamp(_STAMP, minute)
-    if fs.is_there(paths.in_locks(stamp)) or not first_to_make(fs, paths, stamp):
-        return False
-    for name in fs.names(paths.locks):
-        old = stamped_minute(_STAMP, name)
-        if old is not None and old < minute - 1:
-            fs.drop(paths.in_locks(name))
-    return True

@@ -23,6 +23,7 @@ COMMANDS = {
     "extend": ("settling", "The same as touch."),
     "work": ("working", "Work on messages until there are none: the loop of batch jobs."),
     "exec": ("running", "Run a command for one message."),
+    "lock": ("locking", "Run a command under a lock that all hosts share."),
     "submit": ("submitting", "Put workers on the cluster."),
     "scale": ("submitting", "Submit the workers that are missing."),
     "workers": ("workers", "Who works on what, and ask them to stop."),

@@ -34,6 +34,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
         ("README.md", "Hello"),
         ("docs/moving-from-ddmq.md", "Hello"),
         ("docs/workers.md", "squared: 400"),
+        ("docs/locks.md", "one of four"),
         ("docs/clusters.md", "#SBATCH --time=04:00:00"),
     ],
 )
