@@ -30,7 +30,7 @@ class Mount(NamedTuple):
 
     @property
     def remembers_names(self) -> bool:
-        """Whether looking for a name may find one that another client took away a second ago, whatever was opened since:
+        """Whether a name may still be found that another client took away a second ago, whatever was opened since:
         FUSE keeps names for a second (seen with GlusterFS). Its listings are fresh."""
         return self.type.startswith("fuse.")
 
