@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ddmq_hpc.cli.common import DURATION, SCHEMA_VERSION, formats, out, out_json, printable
-from ddmq_hpc.doctor import FAILURE, PATIENCE, VERDICTS, Report, company, examine, examine_together
+from ddmq_hpc.doctor import FAILURE, OK, PATIENCE, VERDICTS, Report, company, examine, examine_together
 
 _WIDEST = 100
 
@@ -75,7 +75,13 @@ def _table(report: Report) -> None:
         for text, lead in ((finding.measured, head), (finding.meaning, ""), (finding.advice, "")):
             arrow = "-> " if text is finding.advice else ""
             margin = lead.ljust(first + second) + arrow
-            for line in textwrap.wrap(printable(text), width, initial_indent=margin, subsequent_indent=" " * len(margin)):
+            for line in textwrap.wrap(
+                printable(text), width, initial_indent=margin, subsequent_indent=" " * len(margin)
+            ):
                 out(line)
     counted = Counter(finding.verdict for finding in report.findings)
-    out(", ".join(f"{counted[verdict]} {verdict}{'s' * (verdict != 'ok' and counted[verdict] != 1)}" for verdict in VERDICTS))
+    out(", ".join(_counted(verdict, counted[verdict]) for verdict in VERDICTS))
+
+
+def _counted(verdict: str, count: int) -> str:
+    return f"{count} {verdict}{'s' * (verdict != OK and count != 1)}"

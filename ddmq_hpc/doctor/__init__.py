@@ -23,7 +23,19 @@ from ddmq_hpc.errors import DdmqError, NotFound, UsageError, storage_error
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import host
 
-__all__ = ["FAILURE", "OK", "VERDICTS", "WARNING", "Finding", "Report", "examine", "examine_together", "look"]
+__all__ = [
+    "FAILURE",
+    "OK",
+    "PATIENCE",
+    "VERDICTS",
+    "WARNING",
+    "Finding",
+    "Report",
+    "company",
+    "examine",
+    "examine_together",
+    "look",
+]
 
 #: The quick look. The first list needs no file, the second works in a directory of its own.
 QUICK_AROUND: tuple[Check, ...] = (filesystem, permissions, space, inodes)

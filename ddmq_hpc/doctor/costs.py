@@ -51,7 +51,7 @@ def latency(probe: Probe) -> Finding:
         verdict,
         ", ".join(f"{name} {milliseconds(value)}" for name, value in medians.items()),
         "A message alone takes about 10 such calls in all, one of many taken together less than one.",
-        "" if verdict == OK else "Publish and take many at once (`publish --each-line`, `pull -n 32`); let tasks be long.",
+        "" if verdict == OK else "Publish and take many at once (`publish --each-line`, `pull -n 32`).",
     )
 
 
@@ -69,13 +69,18 @@ def fsync(probe: Probe) -> Finding:
         "fsync",
         verdict,
         f"a flushed file takes {milliseconds(usual)}, at worst {milliseconds(max(took))}",
-        f"With `durable: true` one publisher of single messages comes to {1 / usual:.2g} a second at most."
+        f"With `durable: true` one publisher of single messages comes to {_rounded(1 / usual)} a second at most."
         if usual
         else "Flushing costs nothing here.",
         ""
         if verdict == OK
         else "Publish in bulk, or set `durable: false` where messages can be published again after a power cut.",
     )
+
+
+def _rounded(count: float) -> str:
+    """With two digits that mean something: `3,700`, `0.25`."""
+    return f"{float(f'{count:.2g}'):,g}"
 
 
 class Usage(NamedTuple):
@@ -182,7 +187,10 @@ _TOOLS = (
     _Tool(("gpfs",), lambda probe: ("mmlsquota", "-Y", "-u", str(os.getuid()), probe.fs.mount.source), _read_gpfs),
     _Tool(
         ("beegfs",),
-        lambda probe: ("beegfs-ctl", "--getquota", "--csv", "--uid", str(os.getuid()), f"--mount={probe.fs.mount.path}"),
+        lambda probe: (
+            *("beegfs-ctl", "--getquota", "--csv", "--uid", str(os.getuid())),
+            f"--mount={probe.fs.mount.path}",
+        ),
         _read_beegfs,
     ),
     _Tool((), lambda probe: ("quota", "-wp", "-f", probe.fs.mount.path), _read_rows),

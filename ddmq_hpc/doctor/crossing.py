@@ -122,9 +122,7 @@ class _Leader:
     def _ask_all(self, do: str, patience: float = ANSWER_SECONDS, **values: Any) -> dict[Member, Any]:
         """The answers of all, who work at the same time."""
         numbers = {member: self._tell(member, do, **values) for member in self._meeting.others}
-        return {
-            member: self._meeting.hear(member, f"answer-{number}", patience) for member, number in numbers.items()
-        }
+        return {member: self._meeting.hear(member, f"answer-{number}", patience) for member, number in numbers.items()}
 
     def dismiss(self) -> None:
         for member in self._meeting.others:
@@ -174,9 +172,7 @@ class _Leader:
         self._fs.mkdir(directory)
         for number in range(_TRIALS):
             self._fs.mkdir(f"{directory}/{number}")
-        numbers = {
-            member: self._tell(member, "watch_trials", directory=directory) for member in self._meeting.others
-        }
+        numbers = {member: self._tell(member, "watch_trials", directory=directory) for member in self._meeting.others}
         for member in self._meeting.others:
             self._meeting.hear(member, "watching")
         began = self._fs.monotonic()

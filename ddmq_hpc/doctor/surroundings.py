@@ -42,23 +42,23 @@ _OF_A_KIND: dict[str, _Remark] = {
     "smb3": (WARNING, "What SMB does depends on its server.", "Believe the other lines, and run --peers."),
     "unknown": (WARNING, "Nothing tells what it is.", "Believe the other lines, and run --peers."),
 }
+_SOFT: _Remark = (
+    WARNING,
+    "Calls give errors while the server is away although it may have executed them; ddmq-hpc looks what happened.",
+    "Mount it with hard: other programs do not look.",
+)
 _OF_AN_OPTION: dict[str, _Remark] = {
     "ro": (FAILURE, "It is mounted read-only.", "Use another directory, or mount it with rw."),
-    "soft": (
-        WARNING,
-        "A server that is away gives errors, although calls may have been executed; ddmq-hpc then looks, others do not.",
-        "Mount it with hard.",
-    ),
-    "softerr": (
-        WARNING,
-        "A server that is away gives errors, although calls may have been executed; ddmq-hpc then looks, others do not.",
-        "Mount it with hard.",
-    ),
+    "soft": _SOFT,
+    "softerr": _SOFT,
     "noac": (WARNING, "Every look asks the server, which ddmq-hpc does not need.", "Mount it without noac."),
     "sync": (WARNING, "Every write waits for the disk.", "Mount it without sync: `durable` says what is flushed."),
 }
 #: Options worth telling, besides those with remarks.
-_TOLD = ("rw", "hard", "proto", "timeo", "retrans", "actimeo", "acdirmin", "acdirmax", "lookupcache", "nconnect", "flock")
+_TOLD = (
+    *("rw", "hard", "proto", "timeo", "retrans", "nconnect"),
+    *("actimeo", "acdirmin", "acdirmax", "lookupcache", "flock"),
+)
 
 
 def filesystem(probe: Probe) -> Finding:
