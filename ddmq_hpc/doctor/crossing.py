@@ -90,17 +90,17 @@ def lead(meeting: Meeting) -> Measured:
 def follow(meeting: Meeting) -> None:
     """Do one's half until the leader has no more questions. Raises `Lost` when the leader goes away, OSError."""
     leader, me = meeting.members[0], meeting.members.index(meeting.me)
-    held: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
     try:
         for number in range(1_000_000):
             asked = meeting.hear(leader, f"ask-{number}-{me}", _BETWEEN_SECONDS)
             half = _HALVES.get(asked.pop("do"))
             if half is None:
                 return
-            meeting.say(f"answer-{number}", half(meeting, held, **asked))
+            meeting.say(f"answer-{number}", half(meeting, kept, **asked))
     finally:
-        if "handle" in held:
-            meeting.probe.fs.close(held["handle"])
+        if "handle" in kept:
+            meeting.probe.fs.close(kept["handle"])
 
 
 class _Leader:
@@ -182,7 +182,7 @@ class _Leader:
             for name in ("one", "other"):
                 self._fs.create(f"{directory}/{done}/{name}", b"", False)
             done += 1
-        self._meeting.say("trials", {"done": done})
+        self._meeting.say("trials-done", {"done": done})
         for member, number in numbers.items():
             answer = self._meeting.hear(member, f"answer-{number}", 3 * ANSWER_SECONDS)
             measured.trials.append(Trials(member.host, done, answer["incomplete"], answer["cured"]))
@@ -203,16 +203,16 @@ class _Leader:
 # -- the halves of members
 
 
-def tell_time(meeting: Meeting, held: dict[str, Any]) -> dict[str, Any]:
+def tell_time(meeting: Meeting, kept: dict[str, Any]) -> dict[str, Any]:
     return {"time": meeting.probe.fs.time()}
 
 
-def stamp(meeting: Meeting, held: dict[str, Any]) -> dict[str, Any]:
+def stamp(meeting: Meeting, kept: dict[str, Any]) -> dict[str, Any]:
     ahead, error = offset(meeting.probe.fs, meeting.probe.place)
     return {"ahead": ahead, "error": error}
 
 
-def race(meeting: Meeting, held: dict[str, Any], kind: str, directory: str, start: float) -> dict[str, Any]:
+def race(meeting: Meeting, kept: dict[str, Any], kind: str, directory: str, start: float) -> dict[str, Any]:
     """The numbers of the names that this member got. All begin at the same time and go in the same order: who is
     behind loses faster than the other wins, and catches up."""
     fs, me = meeting.probe.fs, meeting.members.index(meeting.me)
@@ -245,7 +245,7 @@ def _by_create(fs: Filesystem, directory: str, me: int) -> Callable[[int], bool]
 _ATTEMPTS = {"rename": _by_rename, "link": _by_link, "create": _by_create}
 
 
-def watch_trials(meeting: Meeting, held: dict[str, Any], directory: str) -> dict[str, Any]:
+def watch_trials(meeting: Meeting, kept: dict[str, Any], directory: str) -> dict[str, Any]:
     """List each directory until it has a name, then leave it; look at all of them again when the last is made."""
     fs = meeting.probe.fs
     meeting.say("watching", True)
@@ -253,7 +253,7 @@ def watch_trials(meeting: Meeting, held: dict[str, Any], directory: str) -> dict
         began = fs.monotonic()
         while not fs.names(f"{directory}/{number}") and fs.monotonic() - began < _TRIAL_SECONDS:
             pass
-    done = meeting.hear(meeting.members[0], "trials", _TRIALS_SECONDS)["done"]
+    done = meeting.hear(meeting.members[0], "trials-done", _TRIALS_SECONDS)["done"]
     incomplete = _incomplete(fs, directory, range(done))
     if incomplete:
         fs.sleep(1.0)
@@ -267,21 +267,21 @@ def _incomplete(fs: Filesystem, directory: str, numbers: Iterable[int]) -> list[
     return [number for number in numbers if len(fs.names(f"{directory}/{number}")) < 2]
 
 
-def hold(meeting: Meeting, held: dict[str, Any], missing: str, **more: str) -> dict[str, Any]:
+def hold(meeting: Meeting, kept: dict[str, Any], held: str, missing: str) -> dict[str, Any]:
     """Open a directory and list it, and find a name missing in another."""
     fs = meeting.probe.fs
-    held["handle"] = fs.hold_directory(more["held"])
-    fs.list_held(held["handle"])
+    kept["handle"] = fs.hold_directory(held)
+    fs.list_held(kept["handle"])
     fs.names(missing)
     _exists(fs, f"{missing}/new")
     return {}
 
 
-def find(meeting: Meeting, held: dict[str, Any], missing: str) -> dict[str, Any]:
+def find(meeting: Meeting, kept: dict[str, Any], missing: str) -> dict[str, Any]:
     """Seconds until each shows the new name, without opening anything anew."""
     fs = meeting.probe.fs
     looks: dict[str, Callable[[], bool]] = {
-        "held": lambda: "new" in fs.list_held(held["handle"]),
+        "held": lambda: "new" in fs.list_held(kept["handle"]),
         "missing": lambda: _exists(fs, f"{missing}/new"),
     }
     found: dict[str, float | None] = dict.fromkeys(looks)
