@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable, NamedTuple
 
-from ddmq_hpc.doctor.meeting import ANSWER_SECONDS, Meeting, Member
+from ddmq_hpc.doctor.meeting import ANSWER_SECONDS, Lost, Meeting, Member
 from ddmq_hpc.doctor.semantics import offset
 from ddmq_hpc.fs import GONE, Filesystem
 
@@ -26,6 +26,8 @@ STALE_SECONDS = 10.0
 _TO_START = 0.3
 #: Seconds that members wait for the next question: the leader may be busy with another.
 _BETWEEN_SECONDS = 300.0
+#: Seconds that members have to go.
+_LEAVING_SECONDS = 5.0
 #: How moves are contested, each by what the engine itself uses for it.
 RACES = ("rename", "link", "create")
 
@@ -68,8 +70,8 @@ class Measured:
     round_trips: list[float] = field(default_factory=list)
     clocks: list[Clock] = field(default_factory=list)
     stale: list[Stale] = field(default_factory=list)
-    #: By kind of race, how often each contested name was won, and how many each host won.
-    races: dict[str, tuple[list[int], dict[str, int]]] = field(default_factory=dict)
+    #: By kind of race, how often each contested name was won, and how many each member won.
+    races: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
     trials: list[Trials] = field(default_factory=list)
 
 
@@ -77,13 +79,11 @@ def lead(meeting: Meeting) -> Measured:
     """All measurements. Raises `Lost` when a member does not answer, OSError."""
     leader = _Leader(meeting)
     measured = Measured(tuple(member.host for member in meeting.members), meeting.hosts)
-    try:
-        leader.clocks_and_round_trips(measured)
-        leader.races(measured)
-        leader.trials(measured)
-        leader.stale(measured)
-    finally:
-        leader.dismiss()
+    leader.clocks_and_round_trips(measured)
+    leader.races(measured)
+    leader.trials(measured)
+    leader.stale(measured)
+    leader.dismiss()
     return measured
 
 
@@ -125,11 +125,13 @@ class _Leader:
         return {member: self._meeting.hear(member, f"answer-{number}", patience) for member, number in numbers.items()}
 
     def dismiss(self) -> None:
-        for member in self._meeting.others:
+        """Let them go, and wait for it: this directory, in which they read it, goes next."""
+        numbers = {member: self._tell(member, "end") for member in self._meeting.others}
+        for member, number in numbers.items():
             try:
-                self._tell(member, "end")
-            except OSError:
-                pass  # it ends by itself when this directory is gone
+                self._meeting.hear(member, f"answer-{number}", _LEAVING_SECONDS)
+            except Lost:
+                pass  # gone, as it was told
 
     def clocks_and_round_trips(self, measured: Measured) -> None:
         """A question and its answer carry the member's clock, and show how long a new name takes to be seen."""
@@ -148,7 +150,7 @@ class _Leader:
 
     def races(self, measured: Measured) -> None:
         """All want the same names at the same time; each says which it got."""
-        ahead = {clock.host: clock.ahead for clock in measured.clocks}
+        ahead = dict(zip(self._meeting.members, (clock.ahead for clock in measured.clocks)))
         for kind in RACES:
             directory = self._probe.at(f"race-{kind}")
             self._fs.mkdir(directory)
@@ -157,14 +159,14 @@ class _Leader:
                     self._fs.create(f"{directory}/{number}", b"", False)
             start = self._fs.time() + _TO_START
             numbers = {
-                member: self._tell(member, "race", kind=kind, directory=directory, start=start + ahead[member.host])
+                member: self._tell(member, "race", kind=kind, directory=directory, start=start + ahead[member])
                 for member in self._meeting.others
             }
             won = {self._meeting.me: race(self._meeting, {}, kind, directory, start)["won"]}
             for member, number in numbers.items():
                 won[member] = self._meeting.hear(member, f"answer-{number}", 2 * ANSWER_SECONDS)["won"]
             wins = [sum(number in mine for mine in won.values()) for number in range(_ROUNDS)]
-            measured.races[kind] = (wins, {f"{member.host}": len(mine) for member, mine in won.items()})
+            measured.races[kind] = (wins, [len(won[member]) for member in self._meeting.members])
 
     def trials(self, measured: Measured) -> None:
         """Two changes of a directory in quick succession while another host lists it (the tick bug of NFS v3)."""

@@ -54,7 +54,7 @@ def milliseconds(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds >= 1:
         return f"{seconds:.1f} s"
-    return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-4 else f"{seconds * 1e3:.1g} ms"
 
 
 def grade(value: float, warning: float, failure: float) -> str:

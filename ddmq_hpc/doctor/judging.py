@@ -111,9 +111,9 @@ def _longest(values: list[float | None]) -> str:
 def races(measured: Measured, mount: Mount) -> Finding:
     """One winner for every name."""
     told, broken = [], False
-    for kind, (wins, by_host) in measured.races.items():
+    for kind, (wins, by_member) in measured.races.items():
         wrong = sum(count != 1 for count in wins)
-        shares = " to ".join(str(count) for count in by_host.values())
+        shares = " to ".join(map(str, by_member))
         told.append(f"{kind} {len(wins)} names, {shares}" + f", {wrong} not won by exactly one" * bool(wrong))
         broken = broken or wrong > 0
     if broken:
