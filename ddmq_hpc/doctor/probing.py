@@ -60,8 +60,8 @@ def probe_directory(fs: Filesystem, path: str) -> Iterator[Probe]:
     or that cannot be removed any more, goes with `leftovers`.
     """
     probe = Probe(fs, path, f"{path}/{probe_name(token())}")
-    fs.mkdir(probe.place, 0o700)
     try:
+        fs.mkdir(probe.place, 0o700)  # inside: Ctrl-C may come right after it
         yield probe
     finally:
         for _ in range(_REMOVALS):
