@@ -17,7 +17,7 @@ from ddmq_hpc.doctor.crossing import follow, lead
 from ddmq_hpc.doctor.findings import FAILURE, OK, VERDICTS, WARNING, Finding, Report, milliseconds
 from ddmq_hpc.doctor.meeting import Lost, Meeting, gather
 from ddmq_hpc.doctor.probing import Check, Probe, leftovers, probe_directory, refused, run
-from ddmq_hpc.doctor.semantics import atomicity, clock, exclusive, links, names, rename
+from ddmq_hpc.doctor.semantics import atomicity, clock, exclusive, links, many_links, names, rename
 from ddmq_hpc.doctor.surroundings import filesystem, inodes, permissions, space, versions
 from ddmq_hpc.errors import DdmqError, NotFound, UsageError, storage_error
 from ddmq_hpc.fs import Filesystem
@@ -41,7 +41,7 @@ __all__ = [
 QUICK_AROUND: tuple[Check, ...] = (filesystem, permissions, space, inodes)
 QUICK_INSIDE: tuple[Check, ...] = (rename, links, exclusive, names, clock)
 AROUND: tuple[Check, ...] = (*QUICK_AROUND, quota, record, versions)
-INSIDE: tuple[Check, ...] = (*QUICK_INSIDE, atomicity, latency, fsync, leftovers)
+INSIDE: tuple[Check, ...] = (*QUICK_INSIDE, many_links, atomicity, latency, fsync, leftovers)
 #: Seconds that doctors on several hosts wait for each other.
 PATIENCE = 60.0
 _Make = Callable[[str], Filesystem]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, NamedTuple
 
 from ddmq_hpc.doctor.meeting import ANSWER_SECONDS, Lost, Meeting, Member
@@ -19,9 +20,11 @@ _ECHOES = 20
 _ROUNDS = 100
 _TRIALS = 100
 #: Seconds in which the trials must be done, and how long a reader waits for the first name of one.
-_TRIALS_SECONDS, _TRIAL_SECONDS = 30.0, 3.0
+_TRIALS_SECONDS, _TRIAL_SECONDS = 10.0, 3.0
 #: Seconds after which a stale name or listing is given up on: they last up to 47 s on NFS (measured).
 STALE_SECONDS = 10.0
+#: Seconds after which a race ends, and the making of names for it, however many are left.
+_RACE_SECONDS = _MAKING_SECONDS = 5.0
 #: Seconds between the word to race and its start, for all to have heard it.
 _TO_START = 0.3
 #: Seconds that members wait for the next question: the leader may be busy with another.
@@ -154,32 +157,48 @@ class _Leader:
         for kind in RACES:
             directory = self._probe.at(f"race-{kind}")
             self._fs.mkdir(directory)
+            rounds = _ROUNDS
             if kind == "rename":
-                for number in range(_ROUNDS):
-                    self._fs.create(f"{directory}/{number}", b"", False)
+                rounds = self._as_many(_ROUNDS, partial(self._create_in, directory))
             start = self._fs.time() + _TO_START
             numbers = {
-                member: self._tell(member, "race", kind=kind, directory=directory, start=start + ahead[member])
+                member: self._tell(
+                    member, "race", kind=kind, directory=directory, rounds=rounds, start=start + ahead[member]
+                )
                 for member in self._meeting.others
             }
-            won = {self._meeting.me: race(self._meeting, {}, kind, directory, start)["won"]}
+            answers = [race(self._meeting, {}, kind, directory, rounds, start)]
             for member, number in numbers.items():
-                won[member] = self._meeting.hear(member, f"answer-{number}", 2 * ANSWER_SECONDS)["won"]
-            wins = [sum(number in mine for mine in won.values()) for number in range(_ROUNDS)]
-            measured.races[kind] = (wins, [len(won[member]) for member in self._meeting.members])
+                answers.append(self._meeting.hear(member, f"answer-{number}", 2 * ANSWER_SECONDS))
+            tried = min(answer["tried"] for answer in answers)
+            wins = [sum(number in answer["won"] for answer in answers) for number in range(tried)]
+            measured.races[kind] = (wins, [sum(number < tried for number in answer["won"]) for answer in answers])
+
+    def _create_in(self, directory: str, number: int) -> None:
+        self._fs.create(f"{directory}/{number}", b"", False)
+
+    def _as_many(self, most: int, make: Callable[[int], None]) -> int:
+        """Make things of these numbers, and say how many: fewer where that takes long."""
+        began, made = self._fs.monotonic(), 0
+        while made < most and self._fs.monotonic() - began < _MAKING_SECONDS:
+            make(made)
+            made += 1
+        return made
 
     def trials(self, measured: Measured) -> None:
         """Two changes of a directory in quick succession while another host lists it (the tick bug of NFS v3)."""
         directory = self._probe.at("trials")
         self._fs.mkdir(directory)
-        for number in range(_TRIALS):
-            self._fs.mkdir(f"{directory}/{number}")
-        numbers = {member: self._tell(member, "watch_trials", directory=directory) for member in self._meeting.others}
+        count = self._as_many(_TRIALS, lambda number: self._fs.mkdir(f"{directory}/{number}"))
+        numbers = {
+            member: self._tell(member, "watch_trials", directory=directory, count=count)
+            for member in self._meeting.others
+        }
         for member in self._meeting.others:
             self._meeting.hear(member, "watching")
         began = self._fs.monotonic()
         done = 0
-        while done < _TRIALS and self._fs.monotonic() - began < _TRIALS_SECONDS:
+        while done < count and self._fs.monotonic() - began < _TRIALS_SECONDS:
             self._fs.sleep(random.uniform(0.002, 0.012))  # at any moment of the server's tick
             for name in ("one", "other"):
                 self._fs.create(f"{directory}/{done}/{name}", b"", False)
@@ -190,8 +209,11 @@ class _Leader:
             measured.trials.append(Trials(member.host, done, answer["incomplete"], answer["cured"]))
 
     def stale(self, measured: Measured) -> None:
-        """How long others hold on to what they knew of a directory."""
-        held, missing = self._probe.at("held"), self._probe.at("missing")
+        """How long others hold on to what they knew of a directory. Those are in one that nobody lists: a listing by
+        READDIRPLUS, as of the directory that the questions are in, brings the times of all that is in it up to date."""
+        apart = self._probe.at("stale")
+        self._fs.mkdir(apart)
+        held, missing = f"{apart}/held", f"{apart}/missing"
         for directory in (held, missing):
             self._fs.mkdir(directory)
             self._fs.create(f"{directory}/old", b"", False)
@@ -214,13 +236,20 @@ def stamp(meeting: Meeting, kept: dict[str, Any]) -> dict[str, Any]:
     return {"ahead": ahead, "error": error}
 
 
-def race(meeting: Meeting, kept: dict[str, Any], kind: str, directory: str, start: float) -> dict[str, Any]:
-    """The numbers of the names that this member got. All begin at the same time and go in the same order: who is
-    behind loses faster than the other wins, and catches up."""
+def race(
+    meeting: Meeting, kept: dict[str, Any], kind: str, directory: str, rounds: int, start: float
+) -> dict[str, Any]:
+    """How many names this member tried in its time, and the numbers of those that it got. All begin at the same time
+    and go in the same order: who is behind loses faster than the other wins, and catches up."""
     fs, me = meeting.probe.fs, meeting.members.index(meeting.me)
     attempt = _ATTEMPTS[kind](fs, directory, me)
     fs.sleep(min(max(0.0, start - fs.time()), 2 * _TO_START))
-    return {"won": [number for number in range(_ROUNDS) if attempt(number)]}
+    began, won, tried = fs.monotonic(), [], 0
+    while tried < rounds and fs.monotonic() - began < _RACE_SECONDS:
+        if attempt(tried):
+            won.append(tried)
+        tried += 1
+    return {"tried": tried, "won": won}
 
 
 def _by_rename(fs: Filesystem, directory: str, me: int) -> Callable[[int], bool]:
@@ -228,9 +257,12 @@ def _by_rename(fs: Filesystem, directory: str, me: int) -> Callable[[int], bool]
 
 
 def _by_link(fs: Filesystem, directory: str, me: int) -> Callable[[int], bool]:
-    mine = f"{directory}/mine-{me}"
-    fs.create(mine, b"", False)
-    return lambda number: fs.link_new(mine, f"{directory}/{number}")
+    def attempt(number: int) -> bool:
+        mine = f"{directory}/mine-{number}-{me}"  # one for each: some file systems allow few links to one file
+        fs.create(mine, b"", False)
+        return fs.link_new(mine, f"{directory}/{number}")
+
+    return attempt
 
 
 def _by_create(fs: Filesystem, directory: str, me: int) -> Callable[[int], bool]:
@@ -247,13 +279,14 @@ def _by_create(fs: Filesystem, directory: str, me: int) -> Callable[[int], bool]
 _ATTEMPTS = {"rename": _by_rename, "link": _by_link, "create": _by_create}
 
 
-def watch_trials(meeting: Meeting, kept: dict[str, Any], directory: str) -> dict[str, Any]:
+def watch_trials(meeting: Meeting, kept: dict[str, Any], directory: str, count: int) -> dict[str, Any]:
     """List each directory until it has a name, then leave it; look at all of them again when the last is made."""
     fs = meeting.probe.fs
     meeting.say("watching", True)
-    for number in range(_TRIALS):
-        began = fs.monotonic()
-        while not fs.names(f"{directory}/{number}") and fs.monotonic() - began < _TRIAL_SECONDS:
+    until = fs.monotonic() + _TRIALS_SECONDS
+    for number in range(count):
+        give_up = min(until, fs.monotonic() + _TRIAL_SECONDS)
+        while not fs.names(f"{directory}/{number}") and fs.monotonic() < give_up:
             pass
     done = meeting.hear(meeting.members[0], "trials-done", _TRIALS_SECONDS)["done"]
     incomplete = _incomplete(fs, directory, range(done))

@@ -10,12 +10,15 @@ from ddmq_hpc.doctor.findings import FAILURE, OK, WARNING, Finding
 from ddmq_hpc.doctor.probing import Probe
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.mounts import SERVER_CLOCK
+from ddmq_hpc.publishing import PACK_MESSAGES
 
 #: Seconds by which clocks differ that are not the same: a time stamp may be as coarse as 10 ms, a round trip as long.
 APART = 0.5
 #: An offset that people notice: make, tar and logs go by it.
 _NOTICED = 5.0
 _REPLACEMENTS = 200
+#: Seconds after which no further name is made for a check, where calls take long.
+_LONGEST = 3.0
 _CONTESTED = 100
 #: Every character that names of messages have, at the length that the longest have.
 _HARDEST_NAME = ("0.1-2~3+4@host:5=6_a!" + "x" * 255)[:255]
@@ -68,6 +71,26 @@ def links(probe: Probe) -> Finding:
         if error.errno != errno.EEXIST:
             raise
     return Finding("links", OK, "in one directory and across directories", "Packs of messages are divided by links.")
+
+
+def many_links(probe: Probe) -> Finding:
+    """As many links to one file as a pack has messages: each part of a divided pack is one."""
+    fs, source = probe.fs, probe.at("many-links")
+    fs.create(source, b"", False)
+    until, made = fs.monotonic() + _LONGEST, 1
+    try:
+        while made < PACK_MESSAGES and fs.monotonic() < until:
+            fs.link(source, probe.at(f"many-links-{made}"))
+            made += 1
+    except OSError as error:
+        return Finding(
+            "many-links",
+            WARNING,
+            f"one file has {made} links at most: {error.strerror}",
+            f"A pack of {PACK_MESSAGES} messages cannot be divided further than that; what fails is refused, not lost.",
+            "Take many at once (`pull -n 32`). GlusterFS on ext4 is like this, on XFS it is not.",
+        )
+    return Finding("many-links", OK, f"{made} to one file", "A pack can be divided as far as need be.")
 
 
 def _no_links(measured: str) -> Finding:
@@ -177,7 +200,7 @@ def atomicity(probe: Probe) -> Finding:
     broken = _replace_under_a_reader(probe)
     wins = _contend(probe)
     wrong = sum(count != 1 for count in wins)
-    measured = f"{_REPLACEMENTS} replacements seen {broken or 'never'} broken; {len(wins)} names contested, " + (
+    measured = f"replacements seen {broken or 'never'} broken; {len(wins)} names contested, " + (
         f"{wrong} not won by exactly one" if wrong else "each won by one"
     )
     if broken or wrong:
@@ -200,7 +223,10 @@ def _replace_under_a_reader(probe: Probe) -> int:
     broken = 0
 
     def write() -> None:
+        until = fs.monotonic() + _LONGEST
         for number in range(_REPLACEMENTS):
+            if fs.monotonic() > until:
+                break
             aside = probe.at(f"replacement-{number}")
             fs.create(aside, contents[number % 2], False)
             fs.rename(aside, path)
@@ -221,14 +247,16 @@ def _replace_under_a_reader(probe: Probe) -> int:
 def _contend(probe: Probe) -> list[int]:
     """How many of two won each name."""
     fs = probe.fs
-    for number in range(_CONTESTED):
-        fs.create(probe.at(f"contested-{number}"), b"", False)
-    wins = [0] * _CONTESTED
+    wins: list[int] = []
+    until = fs.monotonic() + _LONGEST
+    while len(wins) < _CONTESTED and fs.monotonic() < until:
+        fs.create(probe.at(f"contested-{len(wins)}"), b"", False)
+        wins.append(0)
     done = threading.Event()
 
     def contender(who: str) -> Callable[[], None]:
         def contend() -> None:
-            for number in range(_CONTESTED):
+            for number in range(len(wins)):
                 if fs.claim(probe.at(f"contested-{number}"), probe.at(f"won-{number}-{who}")):
                     wins[number] += 1
 

@@ -24,6 +24,19 @@ class NoLinks(Filesystem):
         raise refusal(errno.EPERM)
 
 
+class FewLinks(Filesystem):
+    """As GlusterFS on ext4, which keeps a record of each link in the room for attributes of a file."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.link = self._limited  # type: ignore[assignment]
+
+    def _limited(self, source: str, target: str) -> None:
+        if os.stat(source).st_nlink >= 40:
+            raise refusal(errno.ENOSPC)
+        os.link(source, target)
+
+
 class NoExclusiveCreation(Filesystem):
     def create_open(self, path: str, data: bytes, mode: int = 0o664) -> int:
         if os.path.exists(path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from false_systems import (
     CopiedLinks,
+    FewLinks,
     Full,
     KeptNames,
     Late,
@@ -65,6 +66,7 @@ def test_memory_is_well_but_not_kept(in_memory: Path) -> None:
     [
         (NoLinks, "links", "failure", "no hard links in a directory: Operation not permitted"),
         (CopiedLinks, "links", "failure", "a file of its own"),
+        (FewLinks, "many-links", "warning", "one file has 40 links at most"),
         (NoExclusiveCreation, "exclusive", "failure", "O_EXCL made a name that was there"),
         (KeptNames, "rename", "failure", "the old name is still there"),
         (SlowRenames, "atomicity", "failure", "broken"),
