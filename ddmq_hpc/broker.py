@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
 
 from ddmq_hpc import legacy_names
 from ddmq_hpc import settings as _settings
-from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UsageError, storage_error
-from ddmq_hpc.fs import GONE, Filesystem
+from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UnfitDirectory, UsageError, storage_error
+from ddmq_hpc.fs import GONE, NO_LINKS, Filesystem
 from ddmq_hpc.handles import Handle
 from ddmq_hpc.identity import Identity, token
 from ddmq_hpc.messages import NO_OPTIONS, OPTION_NAMES, Message, Options
@@ -29,6 +29,7 @@ from ddmq_hpc.settings import DEFAULTS, Settings
 from ddmq_hpc.units import seconds
 
 if TYPE_CHECKING:
+    from ddmq_hpc.doctor import Report
     from ddmq_hpc.recovery import Recovered
     from ddmq_hpc.stats import Stats
     from ddmq_hpc.sweeping import Swept
@@ -48,6 +49,9 @@ class Broker:
 
     `create=True` makes the root, and queues when they are first published to. Raises `RootNotFound` when there is no
     root. `identity` says whose the leases are: by default this process's, so that they come back when it dies.
+
+    A root that is made is looked at before, and the findings are kept in it (`doctor.look`). `admission` may refuse:
+    by default it raises `UnfitDirectory` where queues cannot work at all.
     """
 
     def __init__(
@@ -57,12 +61,15 @@ class Broker:
         *,
         identity: Identity | None = None,
         filesystem: Callable[[str], Filesystem] | None = None,
+        admission: Callable[[Report], None] | None = None,
     ) -> None:
         self.root = os.path.abspath(os.fspath(root))
         self._create = create
         self._settings_file = f"{self.root}/{SETTINGS}"
+        #: What was found about the file system when this made the root; None where the root was there.
+        self.checkup: Report | None = None
         if create and not os.path.lexists(self._settings_file):
-            self._make_root()
+            self._make_root(filesystem or Filesystem, admission)
         self._identity = identity or Identity()
         try:
             self.fs = (filesystem or Filesystem)(self.root)
@@ -369,21 +376,37 @@ class Broker:
 
     # -- the root
 
-    def _make_root(self) -> None:
+    def _make_root(self, make: Callable[[str], Filesystem], admission: Callable[[Report], None] | None) -> None:
+        from ddmq_hpc import doctor
+        from ddmq_hpc.doctor import checkup
+
+        was_there = os.path.lexists(self.root)
         try:
             _make_directories(self.root)
-            text = f"{LAYOUT_KEY}: {_settings.LAYOUT}\n\n{_settings.example()}"
-            path = f"{self.root}/.settings-{token()}"
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _SETTINGS_MODE)
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            fs = make(self.root)
+            self.checkup = doctor.look(self.root, fs)
             try:
-                os.link(path, self._settings_file)
-            except FileExistsError:
-                pass  # another client was first
-            os.unlink(path)
+                (admission or checkup.admit)(self.checkup)
+            except UnfitDirectory:
+                if not was_there:
+                    fs.remove_empty(self.root)
+                raise
+            self._write_root_settings(fs)
+            checkup.write(fs, self.root, self.checkup)
         except OSError as error:
             raise storage_error(error, f"create the root {self.root}") from error
+
+    def _write_root_settings(self, fs: Filesystem) -> None:
+        text = f"{LAYOUT_KEY}: {_settings.LAYOUT}\n\n{_settings.example()}"
+        path = f"{self.root}/.settings-{token()}"
+        fs.create(path, text.encode(), False, _SETTINGS_MODE)
+        try:
+            fs.link_new(path, self._settings_file)  # False: another client was first
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            fs.rename(path, self._settings_file)  # somebody wants a root even here
+        fs.drop(path)
 
 
 def _recover_maybe(queue: Queue) -> Swept | None:

@@ -183,6 +183,17 @@ class SubmissionUnknown(SchedulerBusy):
     """The scheduler did not answer in time when it was given a job: it may have taken it or not."""
 
 
+class UnfitDirectory(DdmqError):
+    """Queues cannot work on the file system of `path`: `measured` is what was seen, `advice` what to do about it."""
+
+    def __init__(self, path: str, measured: str, meaning: str, advice: str) -> None:
+        self.path, self.measured, self.meaning, self.advice = path, measured, meaning, advice
+        super().__init__(
+            f"no root was made at {path}: {measured}. {meaning} {advice} "
+            "See `ddmq-hpc doctor`; `ddmq-hpc create --anyway` makes it all the same"
+        )
+
+
 class StorageError(DdmqError):
     """The file system refused: `errno` and `path` say what and where."""
 

@@ -18,11 +18,12 @@ SERVER_CLOCK = frozenset({"nfs", "nfs4"})
 
 
 class Mount(NamedTuple):
-    """A mount point, its type and its options."""
+    """A mount point, its type, its options (those of the mount, then those of the file system) and what is mounted."""
 
     path: str
     type: str
     options: str = ""
+    source: str = ""
 
     @property
     def local(self) -> bool:
@@ -38,6 +39,14 @@ class Mount(NamedTuple):
     def trusted_clock(self) -> bool:
         """Whether all clients see one clock in the times of files. Elsewhere clients may stamp with their own."""
         return self.local or self.type in SERVER_CLOCK
+
+    def option(self, name: str) -> str | None:
+        """The value of an option such as `vers=3`, empty for one without a value; None where it is not set."""
+        for option in self.options.split(","):
+            key, _, value = option.partition("=")
+            if key == name:
+                return value
+        return None
 
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -66,5 +75,6 @@ def mount_of(path: str) -> Mount:
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if (inside or exact) and (inside, len(point)) >= (real.startswith(best.path or "\0"), len(best.path)):
             dash = fields.index(b"-")
-            best = Mount(point, fields[dash + 1].decode(), fields[5].decode())
+            kind, source, options = (_plain(field) for field in (*fields[dash + 1 : dash + 4], b"", b"")[:3])
+            best = Mount(point, kind, f"{fields[5].decode()},{options}", source)
     return best

@@ -1,5 +1,6 @@
 """Every name and path of the on-disk layout, in one place. Pure: nothing here touches a file system.
 
+    ROOT/ddmq-checkup.json                           what was found about the file system when the root was made
     ROOT/ddmq.yaml                                   global settings, layout version
     ROOT/QUEUE/ddmq.yaml                             queue settings
     ROOT/QUEUE/ready/<priority>/<bucket>/<entry>     may be taken
@@ -33,6 +34,10 @@ DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKER
 SPLIT = "!split"
 #: The end of the directory of a lock for users.
 LOCK_END = ".lock"
+#: What was found about the file system when the root was made.
+CHECKUP = "ddmq-checkup.json"
+#: The directories that `doctor` works in, `PATH/.ddmq-hpc-doctor-<token>`.
+_PROBE = ".ddmq-hpc-doctor-"
 #: A deleted queue is first renamed to this, so that it is gone at once however long removing its files takes.
 GRAVE = ".deleted-"
 
@@ -58,6 +63,7 @@ _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
 _LOCK_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{10})(\.free)?", re.ASCII)
 _TICKET_NAME = re.compile(r"want\.(\d{10})\.([a-z2-7]{8})", re.ASCII)
 _SUBMISSION_NAME = re.compile(r"job-((?:slurm|pbs|sge)-[A-Za-z0-9._=-]{1,60})\.json", re.ASCII)
+_PROBE_NAME = re.compile(rf"{re.escape(_PROBE)}[a-z2-7]{{8}}", re.ASCII)
 _PACK_NAME = re.compile(_PACK, re.ASCII)
 _BUCKET_NAME = re.compile(r"\d{12}-[0-3]", re.ASCII)
 _PRIORITY_NAME = re.compile(_NUMBER, re.ASCII)
@@ -215,6 +221,15 @@ def parse_worker_file(name: str) -> tuple[str, str] | None:
 def is_leftover(name: str) -> bool:
     """Whether a name in tmp/ is one that clients make there."""
     return is_pack(name) or name.startswith(_IN_TMP)
+
+
+def probe_name(token: str) -> str:
+    """The directory that one run of `doctor` works in."""
+    return _PROBE + token
+
+
+def is_probe(name: str) -> bool:
+    return _PROBE_NAME.fullmatch(name) is not None
 
 
 def is_pack(name: str) -> bool:

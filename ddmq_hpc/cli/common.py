@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import click
 
@@ -13,6 +13,9 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.identity import Detached, Identity
 from ddmq_hpc.units import seconds
+
+if TYPE_CHECKING:
+    from ddmq_hpc.doctor import Report
 
 SCHEMA_VERSION = 1
 _PLACES = {"ROOT": "DDMQ_HPC_ROOT", "QUEUE": "DDMQ_HPC_QUEUE"}
@@ -73,9 +76,9 @@ def split_command(given: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
     return given[: len(given) - count], list(given[len(given) - count :])
 
 
-def one_shot(root: str, create: bool = False) -> Broker:
+def one_shot(root: str, create: bool = False, admission: Callable[[Report], None] | None = None) -> Broker:
     """For commands that end before the message is settled: their leases outlive them."""
-    return Broker(root, create=create, identity=Detached())
+    return Broker(root, create=create, identity=Detached(), admission=admission)
 
 
 def staying(root: str, create: bool = False) -> Broker:

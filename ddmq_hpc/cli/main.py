@@ -38,6 +38,7 @@ COMMANDS = {
     "recover": ("recovering", "Requeue what batch jobs hold that have ended."),
     "del_msg": ("queues", "Remove one message."),
     "delete": ("queues", "Delete a queue with all that is in it."),
+    "doctor": ("doctoring", "Check a directory before trusting it."),
     "import": ("importing", "Take over a root of ddmq."),
 }
 

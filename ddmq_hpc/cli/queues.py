@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
-from ddmq_hpc.cli.common import arguments, legacy_flags, one_shot, out, places, root_and_queue
+from ddmq_hpc.cli.common import arguments, legacy_flags, one_shot, out, places, printable, root_and_queue
 from ddmq_hpc.errors import MessageNotFound, RootNotFound, UsageError
+
+if TYPE_CHECKING:
+    from ddmq_hpc.doctor import Report
 
 
 @click.command("create")
 @click.option("-f", "--force", is_flag=True, help="Make the root, too, when it is missing.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting of the queue, e.g. timeout=1h.")
+@click.option("--anyway", is_flag=True, help="Make the root even where queues cannot work.")
 @legacy_flags
 @arguments("[ROOT] QUEUE[,QUEUE...]")
-def create_command(given: tuple[str, ...], force: bool, pairs: tuple[str, ...]) -> None:
+def create_command(given: tuple[str, ...], force: bool, pairs: tuple[str, ...], anyway: bool) -> None:
     """Make a queue, or several.
+
+    A new root is looked at first, as the quick part of `ddmq-hpc doctor` does. Where queues cannot work none is made.
 
     \b
       ddmq-hpc create -f /scratch/me/queues tasks
@@ -26,9 +33,22 @@ def create_command(given: tuple[str, ...], force: bool, pairs: tuple[str, ...]) 
     settings = _settings(pairs)
     if not force and not os.path.lexists(f"{root}/ddmq.yaml"):
         raise RootNotFound(root)
-    broker = one_shot(root, create=force)
+    broker = one_shot(root, create=force, admission=_tolerate if anyway else None)
+    if broker.checkup:
+        _warn(broker.checkup)
     for name in queues.split(","):
         broker.create_queue(name, **settings)
+
+
+def _warn(report: Report) -> None:
+    for finding in report.findings:
+        if finding.verdict == "failure":
+            text = f"{finding.check}: {finding.measured}. {finding.meaning} {finding.advice}"
+            click.echo(f"ddmq-hpc: warning: {printable(text)} See `ddmq-hpc doctor`.", err=True)
+
+
+def _tolerate(report: Report) -> None:
+    """What `--anyway` says to any report."""
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, object]:
