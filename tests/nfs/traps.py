@@ -1,0 +1,170 @@
+"""Operations whose replies get lost between real kernels, each at one call that is known: the host's side of
+`programs/trial.py` and `programs/deliver.py`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+from guests import PROJECT, Guest, Run, Site
+from truth import OPERATIONS, changing_calls, check_whereabouts
+
+#: Where clients have the server's /export, by the version of NFS.
+MOUNTS = {3: "/nfs3", 4: "/nfs4"}
+VARIABLES = {"PYTHONPATH": f"{PROJECT}:{PROJECT}/tests/engine"}
+#: Seconds: servers boot in few, but clients may take a minute to ask again.
+PATIENCE = 150
+_POLL = 0.02
+
+#: Beginnings of the requests for each call: of RFC 1813 program, version and procedure; of RFC 7530 and 5661 the
+#: operation.
+_PROCEDURES_3 = {"create_open": 8, "mkdir": 9, "unlink": 12, "rmdir": 13, "rename": 14, "link": 15, "write": 7}
+_OPERATIONS_4 = {"create_open": 18, "mkdir": 6, "unlink": 28, "rmdir": 28, "rename": 29, "link": 11, "write": 38}
+_NFS_3 = (100003).to_bytes(4, "big") + (3).to_bytes(4, "big")
+#: What the server's state tells of a call once it was executed.
+_EXECUTED = {
+    "rename": "-e {1}",
+    "link": "-e {1}",
+    "unlink": "! -e {0}",
+    "mkdir": "-d {0}",
+    "create_open": "-e {0}",
+    "write": "-s {0}",
+}
+
+
+class Trial(NamedTuple):
+    """An operation and one call of it, the `at`-th that changes a name. The call "write" is a create_open whose
+    content is what is watched."""
+
+    operation: str
+    at: int
+    call: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.at} of {self.operation!r} on NFS v{self.version}"
+
+    def root(self, place: str) -> str:
+        label = "".join(letter if letter.isalnum() else "-" for letter in self.operation)
+        return f"{MOUNTS[self.version]}/{place}/{label}.{self.at}.{self.call}"
+
+
+def all_trials(scratch: Path, versions: Callable[[int], tuple[int, ...]]) -> list[Trial]:
+    """Each call of each operation that changes a name, on the `versions` of NFS given for the number of its kind."""
+    found: list[Trial] = []
+    met: Counter[str] = Counter()
+    for number, (name, operation) in enumerate(OPERATIONS.items()):
+        for at, call in enumerate(changing_calls(operation, str(scratch / str(number))), 1):
+            for kind in ("create_open", "write") if call == "create_open" else (call,) if call else ():
+                met[kind] += 1
+                found += [Trial(name, at, kind, version) for version in versions(met[kind])]
+    return found
+
+
+def request(trial: Trial, paths: list[str]) -> tuple[bytes, ...]:
+    """What the frame of a call holds, and no other frame of its client."""
+    name = paths[0] if trial.call != "link" else paths[1]
+    component = _xdr(name.rpartition("/")[2].encode())
+    if trial.call == "write":
+        component = json.dumps(next(iter(OPERATIONS[trial.operation].new))).encode()
+    if trial.version == 3:
+        return _NFS_3 + _PROCEDURES_3[trial.call].to_bytes(4, "big"), component
+    operation = _OPERATIONS_4[trial.call].to_bytes(4, "big")
+    if trial.call in ("write", "create_open"):
+        return operation, component
+    return (operation + (b"\0\0\0\2" if trial.call == "mkdir" else b"") + component,)
+
+
+def _xdr(text: bytes) -> bytes:
+    return len(text).to_bytes(4, "big") + text
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """The first answer of `condition` that is true."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(_POLL)
+    return answer
+
+
+class Trials:
+    """A client that does trials one after another, in a `place` below its mounts."""
+
+    def __init__(self, site: Site, client: Guest, trials: list[Trial], place: str) -> None:
+        self.client = client
+        self.trials = trials
+        self._place = place
+        for old in (*client.home.glob("go-*"), *client.home.glob("seen-*")):
+            old.unlink()
+        orders = json.dumps([(trial.root(place), trial.operation, trial.at) for trial in trials])
+        self._run = site.python(client, "trial", client.home, orders, **VARIABLES)
+        self._said = self._lines()
+        self.paths: list[str] = []
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        heard = 0
+        while True:
+            lines = until(self._more_than(heard), f"a word of {self.client.name}")
+            for line in lines[heard:]:
+                yield json.loads(line)
+            heard = len(lines)
+
+    def _more_than(self, heard: int) -> Callable[[], list[str]]:
+        def look() -> list[str]:
+            ended = self._run.has_ended()
+            lines = self._run.output().split("\n")[:-1]
+            if ended and len(lines) <= heard:
+                raise AssertionError(f"{self.client.name}: {self._run.wait().stderr[-3000:]}")
+            return lines if len(lines) > heard else []
+
+        return look
+
+    def next(self) -> dict[str, Any]:
+        return next(self._said)
+
+    def reach(self, number: int) -> None:
+        """Wait until it is about to do the call of a trial."""
+        said, trial = self.next(), self.trials[number]
+        call = "create_open" if trial.call == "write" else trial.call
+        assert said["call"] == call, f"{trial}: {said}"
+        self.paths = said["paths"]
+
+    def go(self, number: int) -> None:
+        (self.client.home / f"go-{number}").touch()
+
+    def go_on(self, number: int) -> None:
+        """Let the operation hear of the EIO that its call got."""
+        (self.client.home / f"seen-{number}").touch()
+
+    def executed(self, number: int) -> str:
+        """A shell's condition that is true on the server once the call was executed."""
+        trial = self.trials[number]
+        mount = MOUNTS[trial.version]
+        there = [path.replace(mount, "/export", 1) for path in self.paths]
+        return f"[ {_EXECUTED[trial.call].format(*there)} ]"
+
+    def end(self) -> None:
+        done = self._run.wait(PATIENCE)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+def wait_until_executed(site: Site, conditions: list[str]) -> None:
+    """Until the server has done what `Trials.executed` tells of, and has it on its disk."""
+    waits = [f"until {condition}; do sleep 0.02; done" for condition in conditions]
+    site.server.check("bash", "-c", "; ".join([*waits, "sync"]), timeout=20)
+
+
+def check_deliveries(site: Site, client: Guest, trials: list[Trial], place: str, reports: list[dict[str, Any]]) -> None:
+    """What `client`, which had no part in these trials, gets of them. It looks by the other version of NFS."""
+    roots = [trial._replace(version=7 - trial.version).root(place) for trial in trials]
+    done = site.python(client, "deliver", *roots, **VARIABLES).wait(PATIENCE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for trial, report, line in zip(trials, reports, done.stdout.splitlines()):
+        dead, delivered = json.loads(line)
+        failed = report["failed"] is not None
+        check_whereabouts(OPERATIONS[trial.operation], failed, dead, report["acked"] + delivered, f"{trial}: {report}")
