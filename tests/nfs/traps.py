@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from guests import PROJECT, Guest, Run, Site
+from guests import PROJECT, Guest, Site
 from truth import OPERATIONS, changing_calls, check_whereabouts
 
 #: Where clients have the server's /export, by the version of NFS.
@@ -24,6 +24,7 @@ _POLL = 0.02
 #: operation.
 _PROCEDURES_3 = {"create_open": 8, "mkdir": 9, "unlink": 12, "rmdir": 13, "rename": 14, "link": 15, "write": 7}
 _OPERATIONS_4 = {"create_open": 18, "mkdir": 6, "unlink": 28, "rmdir": 28, "rename": 29, "link": 11, "write": 38}
+_A_DIRECTORY = b"\0\0\0\2"
 _NFS_3 = (100003).to_bytes(4, "big") + (3).to_bytes(4, "big")
 #: What the server's state tells of a call once it was executed.
 _EXECUTED = {
@@ -66,21 +67,28 @@ def all_trials(scratch: Path, versions: Callable[[int], tuple[int, ...]]) -> lis
 
 
 def request(trial: Trial, paths: list[str]) -> tuple[bytes, ...]:
-    """What the frame of a call holds, and no other frame of its client."""
-    name = paths[0] if trial.call != "link" else paths[1]
-    component = _xdr(name.rpartition("/")[2].encode())
+    """What the frame of a trial's call holds, and no other frame of its client."""
     if trial.call == "write":
-        component = json.dumps(next(iter(OPERATIONS[trial.operation].new))).encode()
-    if trial.version == 3:
-        return _NFS_3 + _PROCEDURES_3[trial.call].to_bytes(4, "big"), component
-    operation = _OPERATIONS_4[trial.call].to_bytes(4, "big")
-    if trial.call in ("write", "create_open"):
-        return operation, component
-    return (operation + (b"\0\0\0\2" if trial.call == "mkdir" else b"") + component,)
+        written = json.dumps(next(iter(OPERATIONS[trial.operation].new))).encode()
+        return request_of("write", trial.version, written)
+    name = paths[1] if trial.call == "link" else paths[0]
+    return request_of(trial.call, trial.version, component(name))
 
 
-def _xdr(text: bytes) -> bytes:
-    return len(text).to_bytes(4, "big") + text
+def request_of(call: str, version: int, content: bytes) -> tuple[bytes, ...]:
+    """What the frame of a call with this content holds: what it writes, or the first of the names that it is about."""
+    if version == 3:
+        return _NFS_3 + _PROCEDURES_3[call].to_bytes(4, "big"), content
+    operation = _OPERATIONS_4[call].to_bytes(4, "big")
+    if call in ("write", "create_open"):  # much stands between them
+        return operation, content
+    return (operation + (_A_DIRECTORY if call == "mkdir" else b"") + content,)
+
+
+def component(path: str) -> bytes:
+    """The name at the end of a path as requests have it."""
+    name = path.rpartition("/")[2].encode()
+    return len(name).to_bytes(4, "big") + name
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
@@ -153,10 +161,15 @@ class Trials:
         assert done.returncode == 0, done.stderr[-3000:]
 
 
-def wait_until_executed(site: Site, conditions: list[str]) -> None:
-    """Until the server has done what `Trials.executed` tells of, and has it on its disk."""
-    waits = [f"until {condition}; do sleep 0.02; done" for condition in conditions]
+def forget_replies(site: Site, executed: list[str]) -> None:
+    """Once as many requests were met as there are conditions of the server's shell, and these are true and all that is
+    on its disk: cut the server's power and boot it again. It knows nothing of what it answered."""
+    until(lambda: site.network.trapped() == len(executed), f"the requests for {executed}", 20)
+    waits = [f"until {condition}; do sleep 0.02; done" for condition in executed]
     site.server.check("bash", "-c", "; ".join([*waits, "sync"]), timeout=20)
+    site.server.cut_power()
+    site.network.heal()
+    site.boot(site.server)
 
 
 def check_deliveries(site: Site, client: Guest, trials: list[Trial], place: str, reports: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What another client gets of the roots in argv once all leases are over: a JSON line each, [dead letters, delivered]."""
+"""What another client gets of each root in argv once all leases are over, as JSON: [dead letters, delivered]."""
 
 from __future__ import annotations
 
