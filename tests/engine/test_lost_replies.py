@@ -15,6 +15,7 @@ from typing import Any, Callable
 import pytest
 from engine_tools import QUEUE, Watched, bodies_on_disk, body, drain
 from truth import (
+    CHANGING,
     FIVE,
     OPERATIONS,
     ack_what_was_taken,
@@ -128,6 +129,66 @@ def test_the_operation_can_be_tried_again(place: Path, name: str, executed: bool
             expected = {*FIVE, *operation.new} - set(operation.settled)
             assert sorted(delivered) == sorted(expected), where
     raise AssertionError("faults without end")
+
+
+class Outage:
+    """From the `at`-th raw call on the file system does not answer `length` calls; the first may have been done."""
+
+    def __init__(self, at: int, length: int, executed: bool) -> None:
+        self.at, self.length, self.executed = at, length, executed
+        self.count = 0
+        self.hit = ""
+
+    def __call__(self, name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if name in ("create", "acl"):  # made of other calls; never fails
+            return call()
+        self.count += 1
+        if not self.at <= self.count < self.at + self.length:
+            return call()
+        if self.count == self.at:
+            self.hit = name
+            if self.executed and name in CHANGING:
+                answer = call()
+                if name == "create_open":
+                    os.close(answer)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), args[0] if isinstance(args[0], str) else None)
+
+    @property
+    def over(self) -> bool:
+        return self.count >= self.at + self.length
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
+@pytest.mark.parametrize("length", [2, 3, 4, 1000])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_outage_of_several_calls(place: Path, name: str, length: int, executed: bool) -> None:
+    """A soft mount on which looking fails, too: nothing is lost or doubled, and what an operation says is true. Only of
+    a publish that failed nobody knows whether it was done, as long as nothing answers."""
+    operation = OPERATIONS[name]
+    for at in range(1, 200):
+        root = str(place / f"root{at}")
+        with new_broker(root) as broker:
+            state = operation.prepare(broker)
+            assert isinstance(broker.fs, Watched)
+            broker.fs.around = outage = Outage(at, length, executed)
+            failure: DdmqError | None = None
+            answer: Any = None
+            where = f"{at} of {name!r}"
+            try:
+                answer = operation.act(broker, state)
+            except StorageError as error:
+                failure = error
+            except OSError as error:
+                raise AssertionError(f"{outage.hit} {where}") from error
+            broker.fs.around = None
+            if not outage.hit:
+                assert failure is None
+                return
+            where = f"{outage.hit} {where}: {failure!r}"
+            acked = [] if failure else ack_what_was_taken(broker, operation, state, answer, where)
+        dead, delivered = deliver_all(root)
+        check_whereabouts(operation, failure is not None, dead, acked + delivered, where, knowable=outage.over)
+    raise AssertionError("an outage without end")
 
 
 @pytest.mark.parametrize(("call", "keeps_name"), [("sync_file", False), ("sync_directory", False), ("sync_file", True)])
