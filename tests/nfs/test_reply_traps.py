@@ -18,13 +18,14 @@ from traps import (
     MOUNTS,
     PATIENCE,
     Trials,
-    all_trials,
     check_deliveries,
     component,
     forget_replies,
     request,
     request_of,
+    trials_of,
 )
+from truth import OPERATIONS
 
 pytestmark = [pytest.mark.nfs, pytest.mark.slow]
 
@@ -47,9 +48,9 @@ def one_round(site: Site, number: int, doing: list[Trials]) -> list[dict[str, An
 @pytest.mark.timeout(600)
 def test_each_operation_tells_the_truth_about_each_lost_reply(site: Site, tmp_path: Path) -> None:
     """Each call of each operation on one version of NFS, the versions in turn for each kind of call."""
-    trials = all_trials(tmp_path, lambda number: (3,) if number % 2 else (4,))
+    trials = trials_of(OPERATIONS, tmp_path)
     parts = [trials[first :: len(site.clients)] for first in range(len(site.clients))]
-    doing = [Trials(site, client, part, PLACE) for client, part in zip(site.clients, parts)]
+    doing = [Trials(site, client, part, MOUNTS, PLACE) for client, part in zip(site.clients, parts)]
     reports: list[list[dict[str, Any]]] = [[] for _ in doing]
     for number in range(len(parts[0])):
         busy = [at for at, part in enumerate(parts) if number < len(part)]

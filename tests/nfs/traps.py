@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -38,8 +39,8 @@ _EXECUTED = {
 
 
 class Trial(NamedTuple):
-    """An operation and one call of it, the `at`-th that changes a name. The call "write" is a create_open whose
-    content is what is watched."""
+    """An operation and one call of it, the `at`-th that changes a name, on one version of NFS. The call "write" is a
+    create_open of which the content is watched."""
 
     operation: str
     at: int
@@ -49,20 +50,19 @@ class Trial(NamedTuple):
     def __str__(self) -> str:
         return f"{self.call} {self.at} of {self.operation!r} on NFS v{self.version}"
 
-    def root(self, place: str) -> str:
+    def root(self, mounts: Mapping[int, str], place: str) -> str:
         label = "".join(letter if letter.isalnum() else "-" for letter in self.operation)
-        return f"{MOUNTS[self.version]}/{place}/{label}.{self.at}.{self.call}"
+        return f"{mounts[self.version]}/{place}/{label}.{self.at}.{self.call}"
 
 
-def all_trials(scratch: Path, versions: Callable[[int], tuple[int, ...]]) -> list[Trial]:
-    """Each call of each operation that changes a name, on the `versions` of NFS given for the number of its kind."""
+def trials_of(operations: Iterable[str], scratch: Path) -> list[Trial]:
+    """Each call of each operation that changes a name, on the versions of NFS in turn for each kind of call."""
     found: list[Trial] = []
-    met: Counter[str] = Counter()
-    for number, (name, operation) in enumerate(OPERATIONS.items()):
-        for at, call in enumerate(changing_calls(operation, str(scratch / str(number))), 1):
+    versions: defaultdict[str, Iterator[int]] = defaultdict(lambda: cycle(MOUNTS))
+    for number, name in enumerate(operations):
+        for at, call in enumerate(changing_calls(OPERATIONS[name], str(scratch / str(number))), 1):
             for kind in ("create_open", "write") if call == "create_open" else (call,) if call else ():
-                met[kind] += 1
-                found += [Trial(name, at, kind, version) for version in versions(met[kind])]
+                found.append(Trial(name, at, kind, next(versions[kind])))
     return found
 
 
@@ -101,15 +101,15 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
 
 
 class Trials:
-    """A client that does trials one after another, in a `place` below its mounts."""
+    """A client that does trials one after another, in a `place` below these mounts."""
 
-    def __init__(self, site: Site, client: Guest, trials: list[Trial], place: str) -> None:
+    def __init__(self, site: Site, client: Guest, trials: list[Trial], mounts: Mapping[int, str], place: str) -> None:
         self.client = client
         self.trials = trials
-        self._place = place
+        self._mounts = mounts
         for old in (*client.home.glob("go-*"), *client.home.glob("seen-*")):
             old.unlink()
-        orders = json.dumps([(trial.root(place), trial.operation, trial.at) for trial in trials])
+        orders = json.dumps([(trial.root(mounts, place), trial.operation, trial.at) for trial in trials])
         self._run = site.python(client, "trial", client.home, orders, **VARIABLES)
         self._said = self._lines()
         self.paths: list[str] = []
@@ -152,7 +152,7 @@ class Trials:
     def executed(self, number: int) -> str:
         """A shell's condition that is true on the server once the call was executed."""
         trial = self.trials[number]
-        mount = MOUNTS[trial.version]
+        mount = self._mounts[trial.version]
         there = [path.replace(mount, "/export", 1) for path in self.paths]
         return f"[ {_EXECUTED[trial.call].format(*there)} ]"
 
@@ -161,12 +161,17 @@ class Trials:
         assert done.returncode == 0, done.stderr[-3000:]
 
 
-def forget_replies(site: Site, executed: list[str]) -> None:
-    """Once as many requests were met as there are conditions of the server's shell, and these are true and all that is
-    on its disk: cut the server's power and boot it again. It knows nothing of what it answered."""
-    until(lambda: site.network.trapped() == len(executed), f"the requests for {executed}", 20)
-    waits = [f"until {condition}; do sleep 0.02; done" for condition in executed]
+def wait_until_executed(site: Site, conditions: list[str]) -> None:
+    """Once as many requests were met as there are conditions of the server's shell: until these are true, and on its
+    disk."""
+    until(lambda: site.network.trapped() == len(conditions), f"the requests for {conditions}", 20)
+    waits = [f"until {condition}; do sleep 0.02; done" for condition in conditions]
     site.server.check("bash", "-c", "; ".join([*waits, "sync"]), timeout=20)
+
+
+def forget_replies(site: Site, executed: list[str]) -> None:
+    """Cut the server's power behind the requests that it `executed`, and boot it again: it knows nothing of them."""
+    wait_until_executed(site, executed)
     site.server.cut_power()
     site.network.heal()
     site.boot(site.server)
@@ -174,7 +179,7 @@ def forget_replies(site: Site, executed: list[str]) -> None:
 
 def check_deliveries(site: Site, client: Guest, trials: list[Trial], place: str, reports: list[dict[str, Any]]) -> None:
     """What `client`, which had no part in these trials, gets of them. It looks by the other version of NFS."""
-    roots = [trial._replace(version=7 - trial.version).root(place) for trial in trials]
+    roots = [trial.root({3: MOUNTS[4], 4: MOUNTS[3]}, place) for trial in trials]
     done = site.python(client, "deliver", *roots, **VARIABLES).wait(PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     for trial, report, line in zip(trials, reports, done.stdout.splitlines()):

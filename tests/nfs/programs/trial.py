@@ -16,9 +16,9 @@ import time
 from typing import Any, Callable
 
 from engine_tools import Watched
-from truth import OPERATIONS, ack_what_was_taken, check_failure, is_changing, new_broker
+from truth import OPERATIONS, ack_what_was_taken, is_changing, new_broker
 
-from ddmq_hpc.errors import DdmqError
+from ddmq_hpc.errors import StorageError
 
 #: Seconds: the widest bucket of ready, and how near to its end no operation is begun. Past it there were more calls.
 _BUCKET, _MARGIN = 64, 2
@@ -66,7 +66,7 @@ def attempt(home: str, number: int, root: str, name: str, at: int) -> None:
     operation = OPERATIONS[name]
     if (left := _BUCKET - time.time() % _BUCKET) < _MARGIN:
         time.sleep(left)
-    failure: DdmqError | None = None
+    failure: StorageError | None = None
     answer: Any = None
     with new_broker(root) as broker:
         state = operation.prepare(broker)
@@ -74,12 +74,10 @@ def attempt(home: str, number: int, root: str, name: str, at: int) -> None:
         broker.fs.around = pause = Pause(home, number, at)
         try:
             answer = operation.act(broker, state)
-        except DdmqError as error:
+        except StorageError as error:
             failure = error
         broker.fs.around = None
-        where = f"{pause.call} {at} of {name!r}: {failure!r}"
-        check_failure(failure, executed=pause.errno != errno.EIO, where=where)
-        acked = [] if failure else ack_what_was_taken(broker, operation, state, answer, where)
+        acked = [] if failure else ack_what_was_taken(broker, operation, state, answer, name)
     failed = str(failure) if failure else None
     tell(operation=name, failed=failed, called=pause.call, errno=pause.errno, acked=acked)
 
