@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -73,9 +74,10 @@ class Broker:
         self._identity = identity or Identity()
         try:
             self.fs = (filesystem or Filesystem)(self.root)
-            if not os.path.lexists(self._settings_file):
-                raise RootNotFound(self.root)
+            self.fs.lstat(self._settings_file)
         except OSError as error:
+            if error.errno in GONE or error.errno == errno.ENOTDIR:
+                raise RootNotFound(self.root) from None
             raise storage_error(error, f"open {self.root}") from error
         self._queues: dict[str, Queue] = {}
 
@@ -167,7 +169,10 @@ class Broker:
         """Whether all state directories are there as real ones: links could lead out of the root."""
         if os.path.islink(paths.top):
             return False
-        return set(self.fs.directories(paths.top)) >= set(DIRECTORIES)
+        try:
+            return set(self.fs.directories(paths.top)) >= set(DIRECTORIES)
+        except OSError as error:
+            raise storage_error(error, f"open queue {paths.queue!r}") from error
 
     # -- publish
 

@@ -195,14 +195,19 @@ class UnfitDirectory(DdmqError):
 
 
 class StorageError(DdmqError):
-    """The file system refused: `errno` and `path` say what and where."""
+    """The file system refused: `errno` and `path` say what and where.
+
+    What was to be done was not, unless `may_be_done`: then the file system did not answer, as on soft mounts, and
+    nobody knows.
+    """
 
     def __init__(self, error: OSError, doing: str) -> None:
         self.errno = error.errno
+        self.may_be_done = bool(getattr(error, "may_be_done", False))
         self.path = error.filename if isinstance(error.filename, str) else None
         self.doing = doing
         reason = os.strerror(error.errno) if error.errno else str(error)
-        advice = _ADVICE.get(error.errno or 0, "see `ddmq-hpc --debug`")
+        advice = _UNANSWERED if self.may_be_done else _ADVICE.get(error.errno or 0, "see `ddmq-hpc --debug`")
         where = f" ({self.path})" if self.path else ""
         super().__init__(f"cannot {doing}: {reason}{where}; {advice}")
 
@@ -213,6 +218,7 @@ class StorageBusy(StorageError):
     exit_code = 75
 
 
+_UNANSWERED = "the file server did not answer, nothing was lost: look whether it was done, or try again"
 _ADVICE = {
     errno.ENOSPC: "the disk is full, nothing was lost: free some space or inodes and try again",
     errno.EDQUOT: "the quota is used up, nothing was lost: free some space or inodes and try again",

@@ -40,6 +40,15 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+class Unanswered(OSError):
+    """Neither a call nor the look whether it was executed was answered: it may have been executed, or be executed yet.
+
+    What stands then must not be undone, since it may be all that is left of a message: sweepers find out.
+    """
+
+    may_be_done = True  # for `errors.storage_error`
+
+
 class Calls:
     """The raw calls, one method each, with the errors of the operating system."""
 
@@ -103,13 +112,14 @@ class Calls:
         """A new file with `data`, on disk when `sync`; what a failure half wrote is removed."""
         handle = self.create_open(path, data, mode)
         try:
-            if sync:
-                self.sync_file(handle)
+            try:
+                if sync:
+                    self.sync_file(handle)
+            finally:
+                os.close(handle)  # on NFS this is where a full disk or a soft mount speaks up
         except BaseException:
-            os.close(handle)
             self.unlink(path)
             raise
-        os.close(handle)
 
     def create_open(self, path: str, data: bytes, mode: int = 0o664) -> int:
         """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed.
@@ -339,14 +349,14 @@ class Filesystem(Calls):
                     raise
                 if not self.is_there(path):
                     return error.errno in UNKNOWN
-                if error.errno in UNKNOWN or left == 1:
+                if left == 1:
                     raise
         return False
 
     # -- looking
 
     def is_there(self, path: str) -> bool:
-        """Whether a name exists, as the server sees it."""
+        """Whether a name exists, as the server sees it. Raises `Unanswered` when it does not say."""
         try:
             if self.mount.remembers_names:
                 return os.path.basename(path) in self.listdir(os.path.dirname(path))
@@ -357,6 +367,8 @@ class Filesystem(Calls):
         except OSError as error:
             if error.errno in GONE or error.errno == errno.ENOTDIR:
                 return False
+            if error.errno in UNKNOWN:
+                raise Unanswered(error.errno, error.strerror, error.filename) from error
             raise
 
     def same_file(self, one: str, other: str) -> bool:
@@ -365,6 +377,8 @@ class Filesystem(Calls):
         except OSError as error:
             if error.errno in GONE:
                 return False
+            if error.errno in UNKNOWN:
+                raise Unanswered(error.errno, error.strerror, error.filename) from error
             raise
         return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 

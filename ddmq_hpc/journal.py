@@ -2,8 +2,9 @@
 
 A record is one write(2) on a file opened with O_APPEND, so the death of a process tears none and loses none. With
 `durable` a background flush follows within a second: a power cut can take the outcomes of the last second, and the
-messages they tell of may then come back. One kernel writes a file (its name has host, boot and user), because appends
-of several NFS clients to one file overwrite each other.
+messages they tell of may then come back. An outage of the server can take them, too, on a soft mount, where the
+messages stay settled all the same. One kernel writes a file (its name has host, boot and user), because appends of
+several NFS clients to one file overwrite each other.
 """
 
 from __future__ import annotations
@@ -94,8 +95,11 @@ class Journal:
         if self._forks == fork_count():
             self.flush()
         handle, self._handle = self._handle, -1
-        os.close(handle)
         self._forks = -1
+        try:
+            os.close(handle)
+        except OSError:
+            pass  # EIO of a soft mount: as in `flush`, what it was about is settled
 
 
 def _extra(more: dict[str, Any]) -> str:

@@ -134,12 +134,15 @@ class Publisher:
         return self._names.next(int(self._fs.now(self._paths.tmp) * 1e9))
 
     def place(self, source: str, target: str) -> None:
-        """Rename a written pack to where it is visible."""
+        """Rename a written pack to where it is visible. Raises OSError, and then it is not; `Unanswered` when nobody
+        knows."""
+        fs = self._fs
         try:
-            self._fs.put(source, target)
-        except OSError:
-            self._fs.drop(source)
-            raise
+            fs.put(source, target)
+        except OSError as error:
+            if fs.drop(source) and not fs.is_there(target):
+                raise OSError(error.errno, error.strerror, target) from error
+            # It was renamed after all, and only the look at that had failed.
 
 
 def delayed_or_ready(

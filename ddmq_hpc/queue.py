@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from ddmq_hpc.errors import DdmqError, LeaseLost, QueueNotFound, QueuePaused, RootNotFound, storage_error
 from ddmq_hpc.fate import Fate, Rules
-from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
+from ddmq_hpc.fs import GONE, NO_FILE, Filesystem, Unanswered
 from ddmq_hpc.handles import Handle, Handles, receipt_of
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
@@ -368,6 +368,8 @@ class Queue:
         try:
             if carve(self.fs, self.paths, path, [self.paths.in_leased(piece) for piece in kept], go):
                 return True
+        except Unanswered:
+            raise
         except OSError:
             if whole is not lease:
                 self.fs.claim(path, taken)  # held on to, as before

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.fs import Filesystem, Unanswered
 from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt, parse_lease
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def carve(fs: Filesystem, paths: QueuePaths, whole: str, keep: list[str], go: li
     vanishes.
 
     False when the lease was gone: nothing of it is the caller's any more. With several pieces `whole` must be marked
-    `split`, so that it is nobody else's to divide.
+    `split`, so that it is nobody else's to divide. Raises OSError when nothing was done, and `Unanswered` when nobody
+    knows: then all of it is the sweepers'.
     """
     if not keep and not go:
         return fs.drop(whole)
@@ -55,8 +56,8 @@ def carve(fs: Filesystem, paths: QueuePaths, whole: str, keep: list[str], go: li
         return False
     try:
         moved = fs.put(whole, go[0][1])
-    except OSError:
-        _drop_all(fs, links)  # not executed: the whole is still the caller's
+    except OSError as error:
+        _undo(fs, links, error)
         raise
     if not moved and not _still_mine(fs, paths, links):
         return False
@@ -83,8 +84,8 @@ def _link_all(fs: Filesystem, source: str, links: list[str]) -> bool:
         try:
             if fs.add_link(source, link):
                 continue
-        except OSError:
-            _drop_all(fs, links[:done])
+        except OSError as error:
+            _undo(fs, links[:done], error)
             raise
         _drop_all(fs, links[:done])
         return False
@@ -95,8 +96,8 @@ def _finish(fs: Filesystem, source: str, keep: list[str]) -> bool:
     try:
         if fs.claim(source, keep[0]):
             return True
-    except OSError:
-        _drop_all(fs, keep[1:])
+    except OSError as error:
+        _undo(fs, keep[1:], error)
         raise
     _drop_all(fs, keep[1:])
     return False
@@ -115,6 +116,17 @@ def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[str]) -> bool:
         return True
     _drop_all(fs, pieces)
     return False
+
+
+def _undo(fs: Filesystem, links: list[str], error: OSError) -> None:
+    """Drop links inside an entry that `error` says is still whole. Raises `Unanswered` when that is not known, or when
+    they cannot be dropped: with them inside nobody but a sweeper may move the whole, or its messages come twice."""
+    if isinstance(error, Unanswered):
+        raise error
+    try:
+        _drop_all(fs, links)
+    except OSError as failure:
+        raise Unanswered(failure.errno, failure.strerror, failure.filename) from error
 
 
 def _drop_all(fs: Filesystem, links: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Lock
 
-from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.fs import Filesystem, Unanswered
 from ddmq_hpc.head import Candidate, Head
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.names import SPLIT, Entry, Lease, QueuePaths, lease_name
@@ -74,6 +74,8 @@ class Taker:
         try:
             if not carve(fs, paths, whole, [path], back):
                 return None
+        except Unanswered:
+            raise
         except OSError:
             fs.put(whole, source)
             raise

@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 import pytest
-from engine_tools import QUEUE, Watched, bodies_on_disk, body, drain, held_names, letters
+from engine_tools import QUEUE, Watched, bodies_on_disk, body, drain
+from truth import (
+    CHANGING,
+    FIVE,
+    OPERATIONS,
+    ack_what_was_taken,
+    check_failure,
+    check_whereabouts,
+    deliver_all,
+    network_broker,
+    new_broker,
+)
 
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.errors import DdmqError, LeaseLost, StorageError
-from ddmq_hpc.identity import Detached, Identity
-from ddmq_hpc.messages import Message
+from ddmq_hpc.errors import DdmqError, StorageError
+from ddmq_hpc.identity import Detached
 from ddmq_hpc.mounts import Mount
-
-FIVE = [f"m{number}" for number in range(5)]
 
 #: {fault: {call: (executed?, errno)}}
 FAULTS: dict[str, dict[str, tuple[bool, int]]] = {
@@ -40,64 +46,6 @@ FAULTS: dict[str, dict[str, tuple[bool, int]]] = {
         (False, errno.EIO),
     ),
     "stale handle": dict.fromkeys(("rename", "link", "unlink", "mkdir"), (False, errno.ESTALE)),
-}
-
-
-class Operation(NamedTuple):
-    """`act` is done after `prepare`. When it says that it succeeded, `settled` are gone for good and `dead` are dead
-    letters, `taken` are held by it, `new` were published."""
-
-    prepare: Callable[[Broker], Any]
-    act: Callable[[Broker, Any], Any]
-    settled: Iterable[str] = ()
-    dead: Iterable[str] = ()
-    taken: Iterable[str] = ()
-    new: Iterable[str] = ()
-
-
-def _five(broker: Broker) -> None:
-    broker.publish_many(QUEUE, FIVE)
-
-
-def _held(broker: Broker) -> list[Message]:
-    _five(broker)
-    return broker.consume(QUEUE, n=5)
-
-
-def _one_held(broker: Broker) -> list[Message]:
-    _five(broker)
-    return broker.consume(QUEUE)
-
-
-def _orphaned(broker: Broker) -> None:
-    _five(broker)
-    dead = Broker(broker.root, identity=Detached())
-    assert len(dead.consume(QUEUE, n=5, lease=0.001)) == 5
-    time.sleep(0.005)  # it runs out
-    time.sleep(0.01)
-
-
-OPERATIONS = {
-    "publish": Operation(_five, lambda b, _: b.publish(QUEUE, "new"), new=["new"]),
-    "publish to a new priority": Operation(_five, lambda b, _: b.publish(QUEUE, "new", priority=3), new=["new"]),
-    "publish, durable": Operation(_five, lambda b, _: b.publish(QUEUE, "new", durable=True), new=["new"]),
-    "publish_many": Operation(_five, lambda b, _: b.publish_many(QUEUE, ["n0", "n1"]), new=["n0", "n1"]),
-    "take one": Operation(_five, lambda b, _: b.consume(QUEUE), taken=["m0"]),
-    "take three": Operation(_five, lambda b, _: b.consume(QUEUE, n=3), taken=FIVE[:3]),
-    "take all": Operation(_five, lambda b, _: b.consume(QUEUE, n=5), taken=FIVE),
-    "ack one, all there is": Operation(_one_held, lambda b, held: b.ack(held), settled=["m0"]),
-    "ack all": Operation(_held, lambda b, held: b.ack(held), settled=FIVE),
-    "ack the front": Operation(_held, lambda b, held: b.ack(held[0]), settled=["m0"]),
-    "ack the middle": Operation(_held, lambda b, held: b.ack(held[2]), settled=["m2"]),
-    "ack two apart": Operation(_held, lambda b, held: b.ack([held[1], held[3]]), settled=["m1", "m3"]),
-    "nack all": Operation(_held, lambda b, held: b.nack(held)),
-    "nack the middle": Operation(_held, lambda b, held: b.nack(held[2])),
-    "nack two apart": Operation(_held, lambda b, held: b.nack([held[1], held[3]])),
-    "nack to the dead letters": Operation(_held, lambda b, held: b.nack(held[1:3], requeue=False), dead=["m1", "m2"]),
-    "release": Operation(_held, lambda b, held: b.release(held)),
-    "release with a delay": Operation(_held, lambda b, held: b.release(held[1], delay=3)),
-    "extend": Operation(_held, lambda b, held: b.extend(held, lease=900), taken=FIVE),
-    "sweep": Operation(_orphaned, lambda b, _: b.queue(QUEUE).sweep()),
 }
 
 
@@ -122,26 +70,6 @@ class Fault:
         raise OSError(code, os.strerror(code), args[0])
 
 
-def _broker(root: str, identity: Identity | None = None) -> Broker:
-    return Broker(root, create=True, identity=identity, filesystem=lambda top: Watched(top, True))
-
-
-def _settings(broker: Broker) -> None:
-    broker.create_queue(QUEUE, durable=False, grace=0)
-
-
-def _deliver_all(root: str, ahead: float = 86400.0) -> list[Any]:
-    """What another client gets once every lease is over and every delay, too."""
-    with Broker(root, filesystem=lambda top: Watched(top, False)) as other:
-        assert isinstance(other.fs, Watched)
-        other.fs.ahead = ahead
-        other.queue(QUEUE).sweep()
-        found = drain(other)
-        assert held_names(other) == []
-        assert bodies_on_disk(other) == {"ready": [], "leased": [], "delayed": []}
-        return found
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_truth_is_told(place: Path, name: str, fault: str) -> None:
@@ -149,8 +77,7 @@ def test_the_truth_is_told(place: Path, name: str, fault: str) -> None:
     operation = OPERATIONS[name]
     for at in range(1, 100):
         root = str(place / f"root{at}")
-        with _broker(root) as broker:
-            _settings(broker)
+        with new_broker(root) as broker:
             state = operation.prepare(broker)
             assert isinstance(broker.fs, Watched)
             broker.fs.around = falsify = Fault(FAULTS[fault], at)
@@ -166,40 +93,11 @@ def test_the_truth_is_told(place: Path, name: str, fault: str) -> None:
                 assert at > 1, "nothing was falsified"
                 return
             where = f"{falsify.hit} {falsify.at} of {name!r}, {fault}: {failure!r}"
-            _check(broker, operation, state, answer, failure, where, executed=fault != "soft mount, not executed")
+            check_failure(failure, fault != "soft mount, not executed", where)
+            acked = [] if failure else ack_what_was_taken(broker, operation, state, answer, where)
+            dead, delivered = deliver_all(root)
+            check_whereabouts(operation, failure is not None, dead, acked + delivered, where)
     raise AssertionError("faults without end")
-
-
-def _check(
-    broker: Broker,
-    operation: Operation,
-    state: Any,
-    answer: Any,
-    failure: DdmqError | None,
-    where: str,
-    executed: bool,
-) -> None:
-    assert not isinstance(failure, LeaseLost), f"nobody took the lease away: {where}"
-    assert failure is None or isinstance(failure, StorageError), where
-    if executed:
-        assert failure is None, f"what was done, or can be done at once, is no failure: {where}"
-    acked: list[Any] = []
-    if failure is None and operation.taken:
-        messages = answer or state
-        assert list(map(body, messages)) == list(operation.taken), where
-        broker.ack(messages)  # raises LeaseLost when it was not held after all
-        acked = list(map(body, messages))
-    dead = letters(broker)
-    delivered = acked + _deliver_all(broker.root)
-    settled, new = set(operation.settled), set(operation.new)
-    if failure is None:
-        assert sorted(dead) == sorted(operation.dead), where
-        assert sorted(delivered) == sorted({*FIVE, *new} - settled - set(dead)), where
-        return
-    # It failed: what was to be settled may have begun to be, and nothing was published.
-    assert not new & set(delivered), f"published in spite of the error: {where}"
-    assert len(delivered) == len(set(delivered)), where
-    assert {*FIVE} - settled - set(dead) <= {*delivered}, f"lost: {where}"
 
 
 @pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
@@ -210,8 +108,7 @@ def test_the_operation_can_be_tried_again(place: Path, name: str, executed: bool
     kinds = FAULTS["soft mount, executed" if executed else "soft mount, not executed"]
     for at in range(1, 100):
         root = str(place / f"root{at}")
-        with _broker(root) as broker:
-            _settings(broker)
+        with new_broker(root) as broker:
             state = operation.prepare(broker)
             assert isinstance(broker.fs, Watched)
             broker.fs.around = falsify = Fault(kinds, at)
@@ -229,17 +126,77 @@ def test_the_operation_can_be_tried_again(place: Path, name: str, executed: bool
                 assert [body(one) for one in answer] == list(operation.taken), where
                 broker.ack(answer)
                 acked = list(map(body, answer))
-            delivered = acked + _deliver_all(root)
+            delivered = acked + deliver_all(root)[1]
             expected = {*FIVE, *operation.new} - set(operation.settled)
             assert sorted(delivered) == sorted(expected), where
     raise AssertionError("faults without end")
+
+
+class Outage:
+    """From the `at`-th raw call on the file system does not answer `length` calls; the first may have been done."""
+
+    def __init__(self, at: int, length: int, executed: bool) -> None:
+        self.at, self.length, self.executed = at, length, executed
+        self.count = 0
+        self.hit = ""
+
+    def __call__(self, name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if name in ("create", "acl"):  # made of other calls; never fails
+            return call()
+        self.count += 1
+        if not self.at <= self.count < self.at + self.length:
+            return call()
+        if self.count == self.at:
+            self.hit = name
+            if self.executed and name in CHANGING:
+                answer = call()
+                if name == "create_open":
+                    os.close(answer)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), args[0] if isinstance(args[0], str) else None)
+
+    @property
+    def over(self) -> bool:
+        return self.count >= self.at + self.length
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
+@pytest.mark.parametrize("length", [2, 3, 4, 1000])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_outage_of_several_calls(place: Path, name: str, length: int, executed: bool) -> None:
+    """A soft mount on which looking fails, too: nothing is lost or doubled, and what an operation says is true. Only of
+    a publish that failed nobody knows whether it was done, as long as nothing answers."""
+    operation = OPERATIONS[name]
+    for at in range(1, 200):
+        root = str(place / f"root{at}")
+        with new_broker(root) as broker:
+            state = operation.prepare(broker)
+            assert isinstance(broker.fs, Watched)
+            broker.fs.around = outage = Outage(at, length, executed)
+            failure: DdmqError | None = None
+            answer: Any = None
+            where = f"{at} of {name!r}"
+            try:
+                answer = operation.act(broker, state)
+            except StorageError as error:
+                failure = error
+            except OSError as error:
+                raise AssertionError(f"{outage.hit} {where}") from error
+            broker.fs.around = None
+            if not outage.hit:
+                assert failure is None
+                return
+            where = f"{outage.hit} {where}: {failure!r}"
+            acked = [] if failure else ack_what_was_taken(broker, operation, state, answer, where)
+        dead, delivered = deliver_all(root)
+        check_whereabouts(operation, failure is not None, dead, acked + delivered, where, knowable=outage.over)
+    raise AssertionError("an outage without end")
 
 
 @pytest.mark.parametrize(("call", "keeps_name"), [("sync_file", False), ("sync_directory", False), ("sync_file", True)])
 def test_what_cannot_be_flushed_is_not_published(place: Path, call: str, keeps_name: bool) -> None:
     """A disk that refuses to flush: the message is withdrawn, whether it had its name before that or not."""
     with Broker(str(place / "root"), create=True, filesystem=lambda top: Watched(top, False)) as broker:
-        _settings(broker)
+        broker.create_queue(QUEUE, durable=False, grace=0)
         assert isinstance(broker.fs, Watched)
         broker.fs.sync_keeps_name = keeps_name
         broker.fs.around = falsify = Fault({call: (False, errno.EIO)}, 1)
@@ -275,11 +232,10 @@ class Stale:
 def test_a_stale_listing_of_ready_is_not_believed(place: Path) -> None:
     """A taker whose listings miss everything says nothing about emptiness before it made them complete."""
     root = str(place / "root")
-    with _broker(root) as publisher:
-        _settings(publisher)
+    with new_broker(root) as publisher:
         publisher.publish_many(QUEUE, FIVE)
     for expected in FIVE:
-        with _broker(root) as broker:
+        with network_broker(root) as broker:
             assert isinstance(broker.fs, Watched)
             broker.queue(QUEUE)
             broker.fs.around = stale = Stale()
@@ -294,12 +250,11 @@ def test_a_sweep_finds_what_a_stale_listing_misses(place: Path, state: str) -> N
     """Leases that ran out come back, and delayed messages become ready, although the listing would miss them for
     good: nobody changes these directories any more."""
     root = str(place / "root")
-    with _broker(root, Detached()) as publisher:
-        _settings(publisher)
+    with new_broker(root, Detached()) as publisher:
         publisher.publish_many(QUEUE, FIVE, delay=0.001 if state == "delayed" else None)
         if state == "ended":
             assert len(publisher.consume(QUEUE, n=5, lease=0.001)) == 5
-    with _broker(root) as broker:
+    with network_broker(root) as broker:
         assert isinstance(broker.fs, Watched)
         broker.queue(QUEUE)
         broker.fs.around = stale = Stale()
@@ -313,8 +268,7 @@ def test_a_sweep_finds_what_a_stale_listing_misses(place: Path, state: str) -> N
 def test_a_division_that_a_stale_listing_hides_is_waited_for(place: Path) -> None:
     """Nobody says "empty" while a live client divides the only entry, although the listing of leases misses that."""
     root = str(place / "root")
-    with _broker(root) as divider:
-        _settings(divider)
+    with new_broker(root) as divider:
         divider.publish_many(QUEUE, FIVE)
         assert isinstance(divider.fs, Watched)
         found: list[Any] = []
@@ -322,7 +276,7 @@ def test_a_division_that_a_stale_listing_hides_is_waited_for(place: Path) -> Non
         def meanwhile(name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
             """Before the rest goes back to ready, another client looks."""
             if name == "rename" and "!split" in args[0] and "/ready/" in args[1] and not found:
-                with _broker(root) as taker:
+                with network_broker(root) as taker:
                     assert isinstance(taker.fs, Watched)
                     taker.queue(QUEUE)
                     taker.fs.around = Stale()
