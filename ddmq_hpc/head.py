@@ -11,10 +11,12 @@ from operator import itemgetter
 
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.names import (
+    PACK_LENGTH,
     Entry,
     QueuePaths,
     bucket_end_ns,
     bucket_start,
+    entry_order,
     is_bucket,
     is_priority,
     parse_entry,
@@ -134,9 +136,7 @@ class Head:
             horizon = bucket_start(following) if following else _NO_HORIZON
             if any(min(names) < horizon for _, names in listed):
                 break
-        found = [(name, bucket) for bucket, names in listed for name in names if name < horizon]
-        found.sort(key=itemgetter(0), reverse=True)  # comparing text is several times as fast as comparing pairs
-        return found
+        return _in_order([(name, bucket) for bucket, names in listed for name in names if name < horizon])
 
     def _read_bucket(self, directory: str, bucket: str, thorough: bool) -> list[str]:
         path = f"{directory}/{bucket}"
@@ -155,3 +155,11 @@ class Head:
             self._fs.remove_empty(path)
         else:
             self._empty[path] = self._read_at
+
+
+def _in_order(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(entry name, bucket) in the order of the messages, last first."""
+    found.sort(key=itemgetter(0), reverse=True)  # comparing text is several times as fast as comparing pairs
+    if len({name[:PACK_LENGTH] for name, _ in found}) < len(found):
+        found.sort(key=lambda pair: entry_order(pair[0]), reverse=True)  # pieces of one pack: 2-5 is before 10-20
+    return found

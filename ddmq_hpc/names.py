@@ -52,6 +52,8 @@ _DELAY_WINDOW = 64_000
 
 _QUEUE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NUMBER = r"0|[1-9]\d{0,18}"
+#: Of the name of a pack, with which the name of each of its entries begins.
+PACK_LENGTH = 29
 _PACK = r"\d{19}-[0-3][a-z2-7]{8}"
 _ENTRY = rf"({_PACK})\.({_NUMBER})-([1-9]\d{{0,8}})\.(\d{{1,9}})-(\d{{1,9}})"
 _ENTRY_NAME = re.compile(_ENTRY, re.ASCII)
@@ -170,6 +172,12 @@ def parse_entry(name: str) -> Entry | None:
     """The entry of a name in ready/; None for a foreign file."""
     found = _ENTRY_NAME.fullmatch(name)
     return _entry(found.groups()) if found else None
+
+
+def entry_order(name: str) -> tuple[str, int]:
+    """What to sort names in ready/ by where several are of the same pack; foreign ones anywhere."""
+    entry = parse_entry(name)
+    return (entry.pack, entry.first) if entry else (name, 0)
 
 
 def parse_lease(name: str) -> Lease | None:

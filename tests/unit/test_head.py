@@ -47,6 +47,15 @@ def test_after_a_lost_race_a_taker_goes_on_in_order_elsewhere(taker: Taker, monk
     assert sum(name < packs[0][:19] for name in waiting) == 10
 
 
+def test_what_is_put_back_keeps_its_place_among_pieces_of_its_pack(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "root", create=True)
+    broker.create_queue("q", durable=False)
+    broker.publish_many("q", range(20))
+    held = broker.consume("q", 12)
+    broker.release(held[2:5])
+    assert [message.message for message in broker.consume("q", 20)] == [2, 3, 4, *range(12, 20)]
+
+
 def test_a_taker_that_nobody_disputes_comes_back_to_the_front(taker: Taker) -> None:
     taken(taker, 1)
     lose(taker, 4)
