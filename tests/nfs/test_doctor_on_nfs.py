@@ -75,7 +75,7 @@ def test_glusterfs(site: Site, volume: str) -> None:
     with clock_ahead(site.clients[1]):
         findings = together(site, directory(site, volume))
     assert verdicts(findings) == dict.fromkeys(WELL, "ok"), findings
-    assert f"GlusterFS at {gluster.MOUNT}" in findings["filesystem"]["measured"]
+    assert f"GlusterFS at {volume}" in findings["filesystem"]["measured"]
     clocks = findings["clocks"]
     assert "each host stamps with its own clock" in clocks["measured"] and clocks["verdict"] == "warning", clocks
     # GlusterFS on ext4 keeps a record of each link where there is room for some forty.

@@ -1,5 +1,5 @@
-"""Publish to queues, or take from one and ack, until HOME/stop is there: `traffic.py HOME ROOT publish NAME QUEUE ...` or
-`traffic.py HOME ROOT take COUNT LEASE QUEUE`.
+"""Publish to queues, or take from one and ack, until HOME/stop is there: `traffic.py HOME ROOT publish NAME QUEUE ...`
+or `traffic.py HOME ROOT take COUNT LEASE QUEUE`.
 
 Prints a line for each message, with its queue and its body: "published" once publish returned, "taken", and then "done"
 once ack returned or "lost" when that said so. Nothing else may be raised.
