@@ -198,7 +198,8 @@ class Broker:
 
         `delay` seconds pass before it is ready. A `key` publishes a message once however often this is called: with
         `if_exists` "skip" the one published first is returned, "replace" replaces it unless it is being worked on,
-        "error" raises `KeyExists`. Raises `BadMessage`, `QueueNotFound`, `StorageError`; then nothing was published.
+        "error" raises `KeyExists`. Raises `BadMessage`, `QueueNotFound`, `StorageError`; then nothing was published,
+        unless the error says that it `may_be_done`.
         """
         if legacy or message is _MISSING:
             message = legacy_names.message_of(message, _MISSING, legacy)
