@@ -14,7 +14,7 @@ pytestmark = pytest.mark.nfs
 
 MESSAGES = 3000
 #: GlusterFS takes 50 ms a message here, so where each costs calls of its own it gets fewer.
-MESSAGES_ON_GLUSTERFS = 240
+MESSAGES_ON_GLUSTERFS = 96
 PROCESSES = 4  # of each client
 #: The guests read this host's clock: what their processes note of the time agrees to less than this.
 CLOCKS_AGREE = 0.05
