@@ -13,8 +13,8 @@ pytestmark = pytest.mark.nfs
 #: What is asked for; of a message, if nothing else is said.
 BARS = {"publish": 5.1, "drain": 6.5, "bulk": 0.1, "drain 32": 0.3, "a poll": 8, "status": 30, "first pull": 40}
 #: What is above that so far, and is not to get worse: {mount: {step: requests}}. NFS v4.2 opens, closes and returns a
-#: delegation for each file where v3 reads at once. The status of 100,000 messages lists each of their buckets, which are
-#: the more the slower they were published, but looks at none of the 782 packs.
+#: delegation for each file where v3 reads at once. The status of 100,000 messages lists each of their buckets, which
+#: are the more the slower they were published, but looks at none of the 782 packs.
 NOT_MET = {
     "/nfs3": {"status": 700},
     "/nfs4": {"publish": 6, "drain": 9, "status": 700, "first pull": 60},
