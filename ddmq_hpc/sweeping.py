@@ -1,12 +1,16 @@
 """Housekeeping by the clients: leases that ran out are requeued, what was delayed becomes ready, leftovers go.
 
 The containment rule: a leased entry that another one of the same pack and attempt contains is the half-done division of
-a client that died. The containing one is taken over first, then the contained ones are dropped, then it is requeued.
-Every other order loses or doubles messages, as `tests/engine/test_model.py` shows.
+a client that died. The containing one is taken over first, then what it contains is listed and dropped, then it is
+requeued. Every other order loses or doubles messages, as `tests/engine/test_model.py` shows. That needs listings to be
+read with care: a client may go on until it is judged dead, and readdir(3) may miss what is renamed meanwhile under both
+of its names. So whoever was judged by one listing is acted upon by another, and what contains a lease in either of them
+contains it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Callable, NamedTuple
 
 from ddmq_hpc.expiry import Expiry, NodeFiles
@@ -72,15 +76,19 @@ class Sweeper:
         self._fs.refresh(self._paths.leased)
         return self.sweep_names(self._fs.names(self._paths.leased), settings)
 
+    def _held(self) -> list[Lease]:
+        self._fs.refresh(self._paths.leased)
+        return _leases(self._fs.names(self._paths.leased))
+
     def sweep_names(self, names: list[str], settings: Settings) -> Swept:
         """The same with a listing of `leased` at hand."""
-        held = [lease for lease in map(parse_lease, names) if lease]
+        held = _leases(names)
         swept = self._reclaim(held, self._over(held, settings), settings) if held else Swept()
         return swept._replace(due=self.promote())
 
     def reclaim(self, names: list[str], settings: Settings, ended: Callable[[Lease], bool]) -> Swept:
         """Of a fresh listing of `leased`, treat the leases whose holders have `ended` as those that ran out."""
-        held = [lease for lease in map(parse_lease, names) if lease]
+        held = _leases(names)
         return self._reclaim(held, set(filter(ended, held)), settings)
 
     def other_jobs_hold(self, names: list[str]) -> bool:
@@ -89,11 +97,13 @@ class Sweeper:
         return any(name.count(":") == 5 and not name.partition("!")[0].endswith(own) for name in names)
 
     def _reclaim(self, held: list[Lease], over: set[Lease], settings: Settings) -> Swept:
-        """Requeue the leases in `over`, of all those that are `held`."""
+        """Requeue the leases in `over`, of all those that were `held` when they were judged."""
+        if not over:
+            return Swept()
         requeued = dead = 0
-        for lease in _outermost(held, over):
-            inner = [other for other in held if other is not lease and lease.entry.contains(other.entry)]
-            fate = self._requeue(lease, inner, settings)
+        later = self._held()
+        for lease in _outermost({*held, *later}, over.intersection(later)):
+            fate = self._undo_division(lease) if lease.split else self._requeue(lease, settings)
             size = lease.entry.stop - lease.entry.first
             requeued += size if fate in ("ready", "delayed") else 0
             dead += size if fate == "dead" else 0
@@ -114,22 +124,25 @@ class Sweeper:
                 ended.add(lease)
         return ended
 
-    def _requeue(self, lease: Lease, inner: list[Lease], settings: Settings) -> str:
+    def _undo_division(self, whole: Lease) -> str:
+        """Make an entry that was being divided ready again; the state it got, or nothing when somebody else was first.
+
+        Once it is taken over its pieces are void, and no more of them can be made.
+        """
+        fs, paths = self._fs, self._paths
+        mine = split_lease(whole, whole.entry, int(fs.now(paths.tmp) * 1000))._replace(owner=self._identity.owner())
+        if not fs.claim(paths.in_leased(whole), paths.in_leased(mine)):
+            return ""
+        for piece in self._held():
+            if piece != mine and mine.entry.contains(piece.entry):
+                fs.drop(paths.in_leased(piece))
+        return "ready" if fs.put(paths.in_leased(mine), paths.in_ready(mine.priority, mine.entry)) else ""
+
+    def _requeue(self, lease: Lease, settings: Settings) -> str:
         """Put an ended lease where it belongs; the state it got, or nothing when somebody else was first."""
         fs, paths = self._fs, self._paths
         now = fs.now(paths.tmp)
-        if inner:
-            mine = split_lease(lease, lease.entry, int(now * 1000))._replace(
-                split=lease.split, owner=self._identity.owner()
-            )
-            if not fs.claim(paths.in_leased(lease), paths.in_leased(mine)):
-                return ""
-            for contained in inner:
-                fs.drop(paths.in_leased(contained))
-            lease = mine
         path = paths.in_leased(lease)
-        if lease.split:
-            return "ready" if fs.put(path, paths.in_ready(lease.priority, lease.entry)) else ""
         options = self._reader.options(path, lease.entry)
         if options is None:
             return ""
@@ -189,7 +202,11 @@ class Sweeper:
         return self._node
 
 
-def _outermost(held: list[Lease], over: set[Lease]) -> list[Lease]:
+def _leases(names: Iterable[str]) -> list[Lease]:
+    return [lease for lease in map(parse_lease, names) if lease]
+
+
+def _outermost(held: set[Lease], over: set[Lease]) -> list[Lease]:
     """The leases of `over` that no other one contains: a contained entry is the business of whoever judges the one that
     contains it."""
     by_pack: dict[str, list[Lease]] = {}
@@ -197,11 +214,10 @@ def _outermost(held: list[Lease], over: set[Lease]) -> list[Lease]:
         by_pack.setdefault(lease.entry.pack, []).append(lease)
     return [
         lease
-        for lease in held
-        if lease in over
-        and not any(
+        for lease in over
+        if not any(
             other.entry.contains(lease.entry) and (other.entry != lease.entry or other.name < lease.name)
             for other in by_pack[lease.entry.pack]
-            if other is not lease
+            if other != lease
         )
     ]

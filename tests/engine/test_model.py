@@ -16,12 +16,14 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Callable
+from zlib import crc32
 
 import pytest
 from engine_tools import Watched
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import LeaseLost
+from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.names import QueuePaths, parse_entry, parse_lease
 from ddmq_hpc.queue import Queue
@@ -109,19 +111,35 @@ class Client(Watched):
         if self.actor:
             self.actor.pause("sleeps")
 
+    def listdir(self, path: str) -> list[str]:
+        """In two parts, as readdir(3) may: what is renamed meanwhile can be missed under both of its names, or be seen
+        under both."""
+        early = super().listdir(path)
+        if self.actor is None:
+            return early
+        self.actor.pause(f"lists the rest of {path.rpartition('/')[2]}")
+        late = Filesystem.listdir(self, path)
+        return [name for name in early if not _sorts_late(name)] + [name for name in late if _sorts_late(name)]
+
+
+def _sorts_late(name: str) -> bool:
+    return crc32(name.encode()) % 2 == 1
+
 
 class Holder(Identity):
     """Owners named after their actor; dead when that was killed."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, actor: Actor | None = None) -> None:
         super().__init__()
-        self.world, self.name, self.number = world, name, 0
+        self.world, self.name, self.number, self.actor = world, name, 0, actor
 
     def owner(self) -> str:
         self.number += 1
         return f"host:1:1:kernel:{self.name}.{self.number}"
 
     def is_dead(self, text: str) -> bool:
+        if self.actor:
+            self.actor.pause("looks whether a process is there")
         return text.split(":")[4].rpartition(".")[0] in self.world.killed
 
 
@@ -144,7 +162,7 @@ class World:
     def client(self, actor: Actor | None, name: str = "") -> Queue:
         fs = Client(self.root, self.network)
         fs.world, fs.actor = self, actor
-        queue = Queue(fs, self.paths, Holder(self, actor.name if actor else name), lambda: SETTINGS)
+        queue = Queue(fs, self.paths, Holder(self, actor.name if actor else name, actor), lambda: SETTINGS)
         # Whether to sweep depends on what others of this node did lately; here sweepers do, and who finds nothing.
         queue.sweeper.maybe = lambda settings: None  # type: ignore[method-assign,assignment,return-value]
         if actor:

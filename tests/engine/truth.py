@@ -63,7 +63,9 @@ def _half_divided(broker: Broker) -> None:
     lease = parse_lease(name)
     assert lease
     paths = broker.queue(QUEUE).paths
-    os.link(paths.in_leased(lease), paths.in_leased(lease.part(1, 3)))
+    whole = lease._replace(split=True)
+    os.rename(paths.in_leased(lease), paths.in_leased(whole))
+    os.link(paths.in_leased(whole), paths.in_leased(lease.part(1, 3)))
 
 
 OPERATIONS = {
