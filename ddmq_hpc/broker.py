@@ -145,8 +145,8 @@ class Broker:
 
     def queue(self, name: str) -> Queue:
         """The queue itself; made when the broker may create. Raises `QueueNotFound`, `BadName`."""
-        found = self._known(name)
-        return found if self._is_queue(found.paths) else self._find(name)
+        known = self._queues.get(name)
+        return known if known and self._is_queue(known.paths) else self._find(name)
 
     def _known(self, name: str) -> Queue:
         """The same without looking whether it is still there: its methods find out."""

@@ -44,7 +44,7 @@ GRAVE = ".deleted-"
 #: Priorities are numbers in names: this keeps every name under 255 bytes.
 MAX_PRIORITY = 10**18
 #: Width in nanoseconds of the time window of a bucket, by level. Each divides the one before, so buckets nest.
-WINDOWS = (64_000_000_000, 4_000_000_000, 250_000_000, 15_625_000)
+WINDOWS = (64_000_000_000, 16_000_000_000, 4_000_000_000, 1_000_000_000, 250_000_000, 62_500_000, 15_625_000)
 _UNIT = WINDOWS[-1]
 #: How names in tmp/ begin, besides those of packs.
 _IN_TMP = ("job-", "lock-", "settings-", "workers-")
@@ -54,7 +54,7 @@ _QUEUE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NUMBER = r"0|[1-9]\d{0,18}"
 #: Of the name of a pack, with which the name of each of its entries begins.
 PACK_LENGTH = 29
-_PACK = r"\d{19}-[0-3][a-z2-7]{8}"
+_PACK = r"\d{19}-[0-6][a-z2-7]{8}"
 _ENTRY = rf"({_PACK})\.({_NUMBER})-([1-9]\d{{0,8}})\.(\d{{1,9}})-(\d{{1,9}})"
 _ENTRY_NAME = re.compile(_ENTRY, re.ASCII)
 _LEASE_NAME = re.compile(
@@ -67,7 +67,7 @@ _TICKET_NAME = re.compile(r"want\.(\d{10})\.([a-z2-7]{8})", re.ASCII)
 _SUBMISSION_NAME = re.compile(r"job-((?:slurm|pbs|sge)-[A-Za-z0-9._=-]{1,60})\.json", re.ASCII)
 _PROBE_NAME = re.compile(rf"{re.escape(_PROBE)}[a-z2-7]{{8}}", re.ASCII)
 _PACK_NAME = re.compile(_PACK, re.ASCII)
-_BUCKET_NAME = re.compile(r"\d{12}-[0-3]", re.ASCII)
+_BUCKET_NAME = re.compile(r"\d{12}-[0-6]", re.ASCII)
 _PRIORITY_NAME = re.compile(_NUMBER, re.ASCII)
 _WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,120}", re.ASCII)
 _MESSAGE_ID = re.compile(rf"({_PACK})\.({_NUMBER})", re.ASCII)

@@ -10,16 +10,20 @@ from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_at, new_e
 
 #: Bounds of a pack: a million messages are 8,000 inodes, and none is too big to read in one go.
 PACK_MESSAGES, PACK_BYTES = 128, 256 * 1024
-#: A publisher turns to buckets that hold no more than this at its pace; below a fraction of it, to wider ones.
-BUCKET_FULL = 64
-_BUCKET_SPARSE = BUCKET_FULL // 16 + 1
+#: A publisher turns to buckets that hold no more entries than this at its pace: where names cost time, and where
+#: looking at one more directory costs a network file system three requests.
+BUCKET_FULL_LOCAL, BUCKET_FULL_NETWORK = 64, 256
 _NARROWEST = len(WINDOWS) - 1
 
 
 class PackNames:
-    """Names of new packs: ever later, never twice, whatever the clock does, also after a fork."""
+    """Names of new packs: ever later, never twice, whatever the clock does, also after a fork.
 
-    def __init__(self) -> None:
+    At the caller's pace no bucket holds many more than `full` of them, and few hold less than a fifth of that.
+    """
+
+    def __init__(self, full: int) -> None:
+        self._full = full
         self._forks = -1
         self._last_ns = 0
         self._level = 0
@@ -41,18 +45,19 @@ class PackNames:
     def _choose_level(self, ns: int) -> None:
         if ns // WINDOWS[self._level] == self._window:
             self._in_window += 1
-            if self._in_window > BUCKET_FULL and self._level < _NARROWEST:
-                self._enter(self._fitting_level(ns), ns)
-            return
-        wider = self._in_window < _BUCKET_SPARSE and self._level > 0
-        self._enter(self._level - wider, ns)
+            if self._in_window > self._full and self._level < _NARROWEST:
+                self._enter(self._fitting_level(ns, self._level + 1), ns)
+        elif self._in_window < self._full // 5 and self._level > 0:
+            self._enter(self._fitting_level(ns, 0), ns)
+        else:
+            self._enter(self._level, ns)
 
-    def _fitting_level(self, ns: int) -> int:
-        """The widest narrower level whose buckets stay below `BUCKET_FULL` at the pace of this one: each level in
+    def _fitting_level(self, ns: int, widest: int) -> int:
+        """The first level from `widest` on whose buckets stay below `full` at the pace of this one: each level in
         between would be one more bucket for takers to list."""
         pace = self._in_window / (ns - self._entered_ns)
-        fitting = range(self._level + 1, _NARROWEST)
-        return next((level for level in fitting if WINDOWS[level] * pace <= BUCKET_FULL), _NARROWEST)
+        fitting = range(widest, _NARROWEST)
+        return next((level for level in fitting if WINDOWS[level] * pace <= self._full), _NARROWEST)
 
     def _enter(self, level: int, ns: int) -> None:
         self._level, self._window = level, ns // WINDOWS[level]
@@ -66,7 +71,7 @@ class Publisher:
     def __init__(self, fs: Filesystem, paths: QueuePaths) -> None:
         self._fs = fs
         self._paths = paths
-        self._names = PackNames()
+        self._names = PackNames(BUCKET_FULL_NETWORK if fs.network else BUCKET_FULL_LOCAL)
         self._synced = ""
 
     def put(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> str:
