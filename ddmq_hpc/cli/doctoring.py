@@ -21,10 +21,11 @@ _WIDEST = 100
 @click.command("doctor")
 @click.option("--peers", type=click.IntRange(2, 64), metavar="N", help="Check together with N-1 others, started alike.")
 @click.option("--wait", type=DURATION, default=PATIENCE, metavar="DURATION", help="How long to wait for them. [1m]")
+@click.option("--rank", type=int, default=0, hidden=True)
 @formats("table", "json", default="table")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.argument("path", required=False, metavar="[PATH]")
-def doctor_command(path: str | None, peers: int | None, wait: float, shape: str, as_json: bool) -> None:
+def doctor_command(path: str | None, peers: int | None, wait: float, rank: int, shape: str, as_json: bool) -> None:
     """Check a directory, $DDMQ_HPC_ROOT or the current one by default, before trusting it with queues.
 
     Each line is ok, a warning or a failure, and says what was measured, what it means and what to set. Exit code 1 when
@@ -39,7 +40,7 @@ def doctor_command(path: str | None, peers: int | None, wait: float, shape: str,
     """
     signal.signal(signal.SIGTERM, _end)  # as Ctrl-C does: the directory is removed
     where = path or os.environ.get("DDMQ_HPC_ROOT") or "."
-    report = _report(where, peers, wait)
+    report = _report(where, peers, wait, rank)
     if report is None:
         click.echo("ddmq-hpc: done; the report is printed by the doctor on another host", err=True)
         return
@@ -51,9 +52,9 @@ def doctor_command(path: str | None, peers: int | None, wait: float, shape: str,
     sys.exit(report.verdict == FAILURE)
 
 
-def _report(path: str, peers: int | None, wait: float) -> Report | None:
+def _report(path: str, peers: int | None, wait: float, rank: int) -> Report | None:
     if peers:
-        return examine_together(path, peers, wait)
+        return examine_together(path, peers, wait, rank=rank)
     if company.has_second_host():
         with company.second_host(path):
             return examine_together(path, 2, wait)

@@ -59,8 +59,11 @@ def examine(path: str, make: _Make = Filesystem) -> Report:
     return _report(fs, path, [*_checked(fs, path, AROUND, INSIDE), *alone])
 
 
-def examine_together(path: str, count: int, patience: float = PATIENCE, make: _Make = Filesystem) -> Report | None:
-    """The same by `count` processes that run this at the same time, on several hosts; None for all but the leader.
+def examine_together(
+    path: str, count: int, patience: float = PATIENCE, make: _Make = Filesystem, rank: int = 0
+) -> Report | None:
+    """The same by `count` processes that run this at the same time, on several hosts; None for all but the leader, who
+    is one of the lowest rank.
 
     Those that do not come within `patience` seconds are a failure in the report. Raises the same errors, and
     `DdmqError` when the leader goes away.
@@ -68,15 +71,15 @@ def examine_together(path: str, count: int, patience: float = PATIENCE, make: _M
     if count < 2:
         raise UsageError(f"bad number of peers {count}: it must be 2 or more")
     path, fs = _opened(path, make)
-    crossed = _crossed(fs, path, count, patience)
+    crossed = _crossed(fs, path, count, patience, rank)
     return None if crossed is None else _report(fs, path, [*_checked(fs, path, AROUND, INSIDE), *crossed])
 
 
-def _crossed(fs: Filesystem, path: str, count: int, patience: float) -> list[Finding] | None:
+def _crossed(fs: Filesystem, path: str, count: int, patience: float, rank: int) -> list[Finding] | None:
     """What the doctors found together; None for those who do not lead."""
     try:
         with probe_directory(fs, path) as probe:
-            meeting = gather(probe, count, patience)
+            meeting = gather(probe, count, patience, rank)
             if meeting.leads:
                 return judging.judge(lead(meeting), fs.mount)
             _follow(meeting)

@@ -18,13 +18,14 @@ _ENDING = 10.0
 def command(path: str, environ: Mapping[str, str] = os.environ) -> str:
     """The command line that makes two hosts look at `path` together."""
     doctor = f"ddmq-hpc doctor --peers 2 {shlex.quote(path)}"
+    in_job = f"{sys.executable} -m ddmq_hpc doctor --peers 2 --wait 10m {shlex.quote(path)}"  # PATH is another there
     scheduler = schedulers.detect(environ)
     if scheduler == "slurm":
         return f"srun -N2 -n2 {doctor}"
     if scheduler == "pbs":
-        return f"qsub -J 1-2 -j oe -- {sys.executable} -m ddmq_hpc doctor --peers 2 --wait 10m {shlex.quote(path)}"
+        return f"qsub -J 1-2 -j oe -- {in_job}"
     if scheduler == "sge":
-        return f"qsub -t 1-2 -b y -V -cwd -j y {doctor} --wait 10m"
+        return f"qsub -t 1-2 -b y -cwd -j y {in_job}"
     return f"{doctor}` on two hosts at the same time, for example `pdsh -w HOST1,HOST2 {doctor}"
 
 
@@ -37,11 +38,11 @@ def has_second_host(environ: Mapping[str, str] = os.environ) -> bool:
 
 @contextmanager
 def second_host(path: str, environ: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """A doctor on another node of this Slurm job, for the `with` block."""
+    """A doctor on another node of this Slurm job, for the `with` block. It does not lead: what it prints is lost."""
     argv = ["srun", "--overlap", "--quiet", "-N1", "-n1"]
     if here := environ.get("SLURMD_NODENAME"):
         argv += ["--exclude", here]
-    argv += [sys.executable, "-m", "ddmq_hpc", "doctor", "--peers", "2", path]
+    argv += [sys.executable, "-m", "ddmq_hpc", "doctor", "--peers", "2", "--rank", "1", path]
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         yield

@@ -27,8 +27,11 @@ STALE_SECONDS = 10.0
 _RACE_SECONDS = _MAKING_SECONDS = 5.0
 #: Seconds between the word to race and its start, for all to have heard it.
 _TO_START = 0.3
-#: Seconds that members wait for the next question: the leader may be busy with another.
-_BETWEEN_SECONDS = 300.0
+#: Seconds between the names of a race: all go for each of them at the same time, as well as their clocks are known, and
+#: who is first by that error shall not always be.
+_PACE, _SCATTER = 0.01, 0.001
+#: Seconds that members wait for the next question: the leader may be busy with another, or have been killed.
+_BETWEEN_SECONDS = 120.0
 #: Seconds that members have to go.
 _LEAVING_SECONDS = 5.0
 #: How moves are contested, each by what the engine itself uses for it.
@@ -239,13 +242,13 @@ def stamp(meeting: Meeting, kept: dict[str, Any]) -> dict[str, Any]:
 def race(
     meeting: Meeting, kept: dict[str, Any], kind: str, directory: str, rounds: int, start: float
 ) -> dict[str, Any]:
-    """How many names this member tried in its time, and the numbers of those that it got. All begin at the same time
-    and go in the same order: who is behind loses faster than the other wins, and catches up."""
+    """How many names this member tried in its time, and the numbers of those that it got."""
     fs, me = meeting.probe.fs, meeting.members.index(meeting.me)
     attempt = _ATTEMPTS[kind](fs, directory, me)
     fs.sleep(min(max(0.0, start - fs.time()), 2 * _TO_START))
     began, won, tried = fs.monotonic(), [], 0
     while tried < rounds and fs.monotonic() - began < _RACE_SECONDS:
+        fs.sleep(max(0.0, began + tried * _PACE + random.uniform(0, _SCATTER) - fs.monotonic()))
         if attempt(tried):
             won.append(tried)
         tried += 1

@@ -2,8 +2,8 @@
 
 Each has a probe directory of its own. While it waits it renames a file there, so that the others see that it lives
 whatever the clocks say; what a killed one left does not change. Who finds as many as were asked for, itself the first
-of them by name, writes down who they are, and leads. From then on each says things by files in its own directory that
-appear whole, and hears those of the others by fresh listings. No lock is needed, and no clock.
+of them by rank and name, writes down who they are, and leads. From then on each says things by files in its own
+directory that appear whole, and hears those of the others by fresh listings. No lock is needed, and no clock.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class Lost(Exception):
 
 
 class Member(NamedTuple):
-    """A doctor as the others know it; `kernel` names the boot of its host."""
+    """A doctor as the others know it; `kernel` names the boot of its host. They come in this order."""
 
+    rank: int
     name: str  # of its probe directory
     host: str
     kernel: str
@@ -72,12 +73,13 @@ class Meeting(NamedTuple):
         raise Lost(f"the doctor on {member.host} did not answer within {patience:g} s")
 
 
-def gather(probe: Probe, count: int, patience: float) -> Meeting:
-    """Meet `count` - 1 others. Raises `Lost` when they do not come within `patience` seconds, OSError."""
+def gather(probe: Probe, count: int, patience: float, rank: int = 0) -> Meeting:
+    """Meet `count` - 1 others; the lowest rank leads. Raises `Lost` when they do not come within `patience` seconds,
+    OSError."""
     fs = probe.fs
-    me = Member(probe.place.rpartition("/")[2], host(), boot())
+    me = Member(rank, probe.place.rpartition("/")[2], host(), boot())
     owner = fs.lstat(probe.place).st_uid
-    _say(probe, _HELLO, {"count": count, "host": me.host, "kernel": me.kernel})
+    _say(probe, _HELLO, {"count": count, "rank": rank, "host": me.host, "kernel": me.kernel})
     beats, beaten = 0, fs.monotonic()
     fs.create(probe.at(f"{_BEATS}{beats}"), b"", False)
     first: dict[str, str] = {}  # name of another's directory -> the beat that it was first seen with
@@ -97,7 +99,7 @@ def gather(probe: Probe, count: int, patience: float) -> Meeting:
                 found_member = _member(probe, name, count)
                 if found_member:
                     alive[name] = found_member
-        chosen = tuple(alive[name] for name in sorted(alive)[:count])
+        chosen = tuple(sorted(alive.values())[:count])
         if len(chosen) == count and chosen[0] == me:
             _say(probe, _GROUP, [member._asdict() for member in chosen])
             return Meeting(probe, chosen, me)
@@ -131,17 +133,19 @@ def _is_ours(probe: Probe, name: str, owner: int) -> bool:
 def _member(probe: Probe, name: str, count: int) -> Member | None:
     """Who waits there, when it waits for as many as we do."""
     hello = _read(probe, f"{probe.path}/{name}/{_HELLO}")
-    if not isinstance(hello, dict) or hello.get("count") != count:
+    if not isinstance(hello, dict) or hello.get("count") != count or not isinstance(hello.get("rank"), int):
         return None
-    return Member(name, str(hello.get("host")), str(hello.get("kernel")))
+    return Member(hello["rank"], name, str(hello.get("host")), str(hello.get("kernel")))
 
 
 def _group(probe: Probe, leader: str, me: Member) -> tuple[Member, ...] | None:
     """The members of the group of that leader, when we are among them."""
     found = _read(probe, f"{probe.path}/{leader}/{_GROUP}")
     try:
-        members = tuple(Member(str(one["name"]), str(one["host"]), str(one["kernel"])) for one in found)
-    except (KeyError, TypeError):
+        members = tuple(
+            Member(int(one["rank"]), str(one["name"]), str(one["host"]), str(one["kernel"])) for one in found
+        )
+    except (KeyError, TypeError, ValueError):
         return None
     ours = all(is_probe(member.name) for member in members) and me in members and members[0].name == leader
     return members if ours else None

@@ -149,21 +149,48 @@ def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
     assert (bad["permissions"], bad["writable"]) == ("failure", "failure")
 
 
-@pytest.mark.parametrize(
-    ("used", "verdict", "told"),
-    [("50", "ok", "space 50%, files without limit"), ("93", "warning", "space 93%"), ("100*", "failure", "space 100%")],
+_GPFS_NAMES = (
+    "mmlsquota::HEADER:version:reserved:reserved:filesystemName:quotaType:id:name:blockUsage:blockQuota:blockLimit:"
+    "blockInDoubt:blockGrace:filesUsage:filesQuota:filesLimit:filesInDoubt:filesGrace:remarks:quota:defQuota:fid:filesetname:"
 )
-def test_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: str, verdict: str, told: str) -> None:
-    """As `quota -wp` of Linux prints it."""
-    tool = tmp_path / "bin" / "quota"
+#: {kind of file system: (its tool, what that prints when {} of 100 units are used)}
+QUOTA_TOOLS = {
+    "ext4": (
+        "quota",
+        "Disk quotas for user me (uid 1000): \n"
+        "     Filesystem  blocks   quota   limit   grace   files   quota   limit   grace\n"
+        "      /dev/sdb1  {}  0  100  0  3  0  0  0",
+    ),
+    "lustre": ("lfs", "        /scratch      {}     100     120       -       3       0       0       -"),
+    "gpfs": (
+        "mmlsquota",
+        _GPFS_NAMES + "\nmmlsquota::0:1:::gpfs0:USR:1000:me:{}:100:120:0:none:3:0:0:0:none:::off:0:root:",
+    ),
+    "beegfs": ("beegfs-ctl", "name,id,size,hard,files,hard\nme,1000,{},100,3,unlimited"),
+}
+
+
+@pytest.mark.parametrize("kind", QUOTA_TOOLS)
+@pytest.mark.parametrize(("used", "verdict"), [("50", "ok"), ("93", "warning"), ("100", "failure")])
+def test_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, used: str, verdict: str) -> None:
+    """As each file system's own tool prints it."""
+    name, printed = QUOTA_TOOLS[kind]
+    tool = tmp_path / "bin" / name
     tool.parent.mkdir()
-    header = "     Filesystem  blocks   quota   limit   grace   files   quota   limit   grace"
-    row = f"      /dev/sdb1  {used}  0  100  0  3  0  0  0"
-    tool.write_text(f"#!/bin/sh\necho 'Disk quotas for user me (uid 1000): '\necho '{header}'\necho '{row}'\n")
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{printed.format(used)}\nEND\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    finding = found(doctor.examine(str(tmp_path), mounted(Mount(str(tmp_path), kind, "rw"))), "quota")
+    assert (finding.verdict, finding.measured) == (verdict, f"space {used}%, files without limit"), finding
+
+
+def test_quota_that_is_used_up_as_quota_marks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "quota"
+    tool.write_text("#!/bin/sh\necho '  /dev/sdb1  100*  90  100  6days  3  0  0  0'\nexit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     finding = found(doctor.examine(str(tmp_path)), "quota")
-    assert finding.verdict == verdict and told in finding.measured, finding
+    assert (finding.verdict, finding.measured) == ("failure", "space 111%, files without limit"), finding
 
 
 def test_what_a_killed_one_left_goes_after_an_hour(tmp_path: Path) -> None:

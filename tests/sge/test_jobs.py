@@ -19,6 +19,7 @@ from cell import APART, Cell, wait_for
 
 from ddmq_hpc import admin
 from ddmq_hpc.broker import Broker
+from ddmq_hpc.doctor import company
 
 pytestmark = pytest.mark.sge
 
@@ -267,3 +268,13 @@ def test_a_job_that_runs_again_leaves_to_its_former_run_what_that_held(work: Wor
 
     assert work.lines() == ["start one", "start two", "done two", "start one", "done one"], work.output()
     assert work.counts() == {}
+
+
+def test_the_command_that_doctor_advises_brings_two_together(work: Work) -> None:
+    advised = company.command(str(work.home), {"JOB_ID": "1", "SGE_ROOT": work.cell.env["SGE_ROOT"]})
+    line = advised.replace("qsub ", "qsub -terse ").replace("--peers", "--json --peers")
+    job = work.cell.run("sh", "-c", line, directory=work.home, PATH=work.path).partition(".")[0]
+    work.cell.wait(job)
+    (printed,) = (text for log in work.home.glob("*.o[0-9]*") if (text := log.read_text()).startswith("{"))
+    (peers,) = (finding for finding in json.loads(printed)["findings"] if finding["check"] == "peers")
+    assert peers["measured"].startswith("2 doctors met"), peers
