@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from ddmq_hpc.errors import DdmqError
 from ddmq_hpc.messages import LineEncoder, Options
-from ddmq_hpc.publishing import PACK_BYTES, PACK_MESSAGES
+from ddmq_hpc.publishing import PACK_BYTES, PACK_MESSAGES, PACK_MESSAGES_FEW_LINKS
 from ddmq_hpc.queue import Queue
 
 
@@ -60,6 +60,8 @@ class _Writer:
         self._delay = delay
         self._durable = self._settings.durable if durable is None else durable
         self._progress = progress
+        usual = PACK_MESSAGES_FEW_LINKS if queue.fs.mount.few_links else PACK_MESSAGES
+        self._most = self._settings.pack_size or usual
         self._lines: list[bytes] = []
         self._size = 0
         self._directories: dict[str, None] = {}
@@ -73,7 +75,7 @@ class _Writer:
             self._encoder = LineEncoder(self._options, self._settings.max_message_bytes)
             self._own = own
         line = self._encoder.line(body)
-        if len(self._lines) >= PACK_MESSAGES or (self._lines and self._size + len(line) > PACK_BYTES):
+        if len(self._lines) >= self._most or (self._lines and self._size + len(line) > PACK_BYTES):
             self._flush()
         self._lines.append(line)
         self._size += len(line)

@@ -8,8 +8,9 @@ from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import fork_count, token
 from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_at, new_entry_name, pack_name
 
-#: Bounds of a pack: a million messages are 8,000 inodes, and none is too big to read in one go.
-PACK_MESSAGES, PACK_BYTES = 128, 256 * 1024
+#: Bounds of a pack, where `pack_size` does not say: a million messages are 8,000 inodes, and none is too big to read in
+#: one go. Each part of a divided pack is a link to it.
+PACK_MESSAGES, PACK_MESSAGES_FEW_LINKS, PACK_BYTES = 128, 12, 256 * 1024
 #: A publisher turns to buckets that hold no more entries than this at its pace: where names cost time, and where
 #: looking at one more directory costs a network file system three requests.
 BUCKET_FULL_LOCAL, BUCKET_FULL_NETWORK = 64, 256

@@ -117,6 +117,11 @@ class Settings:
     retry_delay_max: float = _setting(3600.0, duration, "the longest such wait")
     durable: bool = _setting(True, boolean, "fsync messages before publish returns, and outcomes within a second")
     max_message_bytes: int = _setting(1 << 20, number(1, 1 << 30), "largest message accepted, in bytes of JSON")
+    pack_size: int | None = _setting(
+        None,
+        optional(number(1, 1024)),
+        "messages published in bulk that share a file; null: 128, or 12 where a file can have few links (GlusterFS)",
+    )
     grace: float = _setting(2.0, duration, "how long after its deadline a lease is left alone")
     expiry: str = _setting(
         "auto",

@@ -20,6 +20,8 @@ _REPLACEMENTS = 200
 #: Seconds after which no further name is made for a check, where calls take long.
 _LONGEST = 3.0
 _CONTESTED = 100
+#: About the length of a lease of a batch job on a host of a long name.
+_LEASE_NAME = 180
 #: Every character that names of messages have, at the length that the longest have.
 _HARDEST_NAME = ("0.1-2~3+4@host:5=6_a!" + "x" * 255)[:255]
 
@@ -74,13 +76,14 @@ def links(probe: Probe) -> Finding:
 
 
 def many_links(probe: Probe) -> Finding:
-    """As many links to one file as a pack has messages: each part of a divided pack is one."""
+    """As many links to one file as a pack has messages: each part of a divided pack is one. With names as long as those
+    of leases, since GlusterFS keeps them with the file."""
     fs, source = probe.fs, probe.at("many-links")
     fs.create(source, b"", False)
     until, made = fs.monotonic() + _LONGEST, 1
     try:
         while made < PACK_MESSAGES and fs.monotonic() < until:
-            fs.link(source, probe.at(f"many-links-{made}"))
+            fs.link(source, probe.at(f"many-links-{made}".ljust(_LEASE_NAME, "_")))
             made += 1
     except OSError as error:
         return Finding(
@@ -88,9 +91,14 @@ def many_links(probe: Probe) -> Finding:
             WARNING,
             f"one file has {made} links at most: {error.strerror}",
             f"A pack of {PACK_MESSAGES} messages cannot be divided further than that; what fails is refused, not lost.",
-            "Take many at once (`pull -n 32`). GlusterFS on ext4 is like this, on XFS it is not.",
+            f"Set `pack_size: {_pack_size(made)}` in ddmq.yaml. GlusterFS on ext4 is like this, on XFS it is not.",
         )
     return Finding("many-links", OK, f"{made} to one file", "A pack can be divided as far as need be.")
+
+
+def _pack_size(most_links: int) -> int:
+    """Of a pack whose every message may be held alone while what is left of it is divided, and names change."""
+    return max(1, most_links - 3)
 
 
 def _no_links(measured: str) -> Finding:

@@ -78,7 +78,7 @@ def test_glusterfs(site: Site, volume: str) -> None:
     assert f"GlusterFS at {volume}" in findings["filesystem"]["measured"]
     clocks = findings["clocks"]
     assert "each host stamps with its own clock" in clocks["measured"] and clocks["verdict"] == "warning", clocks
-    # GlusterFS on ext4 keeps a record of each link where there is room for some forty.
+    # GlusterFS on ext4 keeps a record of each link where there is room for a few dozen.
     assert findings["many-links"]["verdict"] == "warning" and "No space left" in findings["many-links"]["measured"]
     assert "Leave `expiry` at auto or observed" in clocks["advice"]
     assert "120" in clocks["measured"] or "119" in clocks["measured"], clocks

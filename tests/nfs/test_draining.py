@@ -53,3 +53,9 @@ def test_three_clients_publish_and_drain(site: Site, place: str, way: str, batch
     assert max(begun for begun, _ in calls) < first_empty + CLOCKS_AGREE
     for client in site.clients:
         assert site.command(client, "pull", root, "q").wait().returncode == 3, "something is left"
+
+
+def test_every_message_of_a_pack_is_held_alone(site: Site, place: str) -> None:
+    """Each is a link to the same file, of which GlusterFS on ext4 allows some twenty."""
+    done = site.python(site.clients[0], "hold", f"{place}/hold", 70).wait(_PATIENCE)
+    assert done.returncode == 0, done.stderr

@@ -1,10 +1,16 @@
-"""Names of packs: ever later, in buckets that stay small however fast they come."""
+"""Packs: how many messages share one, and names ever later, in buckets that stay small however fast they come."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 
+import pytest
+
+from ddmq_hpc.broker import Broker
+from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.mounts import Mount
 from ddmq_hpc.names import bucket_of
 from ddmq_hpc.publishing import PackNames
 
@@ -61,3 +67,20 @@ def test_a_forked_child_makes_other_names() -> None:
     assert os.read(reader, 100).decode() != names.next(2)
     os.close(reader)
     os.close(writer)
+
+
+def on_glusterfs(root: str) -> Filesystem:
+    fs = Filesystem(root)
+    fs.mount = Mount("/volume", "fuse.glusterfs", "rw")
+    return fs
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "packs"), [(Filesystem, {}, 2), (on_glusterfs, {}, 17), (Filesystem, {"pack_size": 50}, 4)]
+)
+def test_how_many_messages_share_a_pack(tmp_path: Path, make: type[Filesystem], settings: dict, packs: int) -> None:  # type: ignore[type-arg]
+    with Broker(tmp_path / "root", create=True, filesystem=make) as broker:
+        broker.create_queue("q", **settings)
+        assert broker.publish_many("q", range(200)) == 200
+        assert sum(len(names) for _, _, names in os.walk(f"{broker.root}/q/ready")) == packs
+        assert [message.message for message in broker.consume("q", 200)] == list(range(200))
