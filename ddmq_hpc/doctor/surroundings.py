@@ -8,7 +8,7 @@ from stat import S_ISGID, S_ISVTX, S_IWGRP, S_IWOTH
 
 from ddmq_hpc.doctor.findings import FAILURE, OK, WARNING, Finding, grade, worst
 from ddmq_hpc.doctor.probing import Probe
-from ddmq_hpc.identity import user_name
+from ddmq_hpc.identity import group_name, user_name
 from ddmq_hpc.mounts import Mount
 from ddmq_hpc.publishing import PACK_MESSAGES
 
@@ -101,7 +101,7 @@ def permissions(probe: Probe) -> Finding:
     """Who may write: one user, a group with all that takes, or everybody."""
     fs, path = probe.fs, probe.path
     found = fs.lstat(path)
-    mode, group = found.st_mode, _group_name(found.st_gid)
+    mode, group = found.st_mode, group_name(found.st_gid)
     measured = f"mode {mode & 0o7777:04o}, owner {user_name(found.st_uid)}, group {group}"
     if not fs.may_write(path):
         return Finding(
@@ -128,15 +128,6 @@ def permissions(probe: Probe) -> Finding:
         "The group may write here, but its members could not work on each other's messages.",
         f"chmod g+s {path}",
     )
-
-
-def _group_name(gid: int) -> str:
-    import grp
-
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 def space(probe: Probe) -> Finding:

@@ -113,22 +113,25 @@ def test_workers_are_warned_before_their_time_is_up(site: Site) -> None:
 
 
 def test_a_chain_goes_on_until_nothing_is_left(site: Site) -> None:
-    """Three workers have 20 s each for tasks of half a second: they end at about the same time, with work left."""
-    site.publish(150)
+    """Three workers have 15 s each for tasks of half a second: they end at about the same time, with work left."""
+    site.publish(100)
     task = ("sh", "-c", "sleep 0.5; echo {} >> done")
-    [first] = site.submit("--workers", "3", "--time", "1m", "--margin", "40s", "--chain", "--", *task)
+    [first] = site.submit("--workers", "3", "--time", "1m", "--margin", "45s", "--chain", "--", *task)
     assert_completed(site, [first])
-    assert 3 <= len(site.done()) < 150, site.output()
+    assert 3 <= len(site.done()) < 100, site.output()
     jobs = {first}
 
     def is_over() -> bool:
         jobs.update(path.stem.rpartition("-")[2] for path in Path(site.root, "tasks", "workers").glob("job-*.json"))
-        return len(site.done()) == 150 and all("RUNNING" not in site.cluster.states(job).values() for job in jobs)
+        return len(site.done()) == 100 and all("RUNNING" not in site.cluster.states(job).values() for job in jobs)
 
-    wait_for(is_over, 120, "the chain to end")
+    try:
+        wait_for(is_over, 120, "the chain to end")
+    except AssertionError as late:
+        raise AssertionError(site.output()) from late
     assert_completed(site, sorted(jobs))
-    assert site.done() == list(range(150)), site.output()
-    # 150 tasks take 75 s, less what waits for workers to start; each link of the chain has 60 s of work
+    assert site.done() == list(range(100)), site.output()
+    # 100 tasks take 50 s, less what waits for workers to start; each link of the chain has 45 s of work
     assert 2 <= len(jobs) <= 4, (jobs, site.output())
 
 
