@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ddmq_hpc import schedulers, submitted
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import SchedulerBusy, SchedulerError, StorageError, SubmissionUnknown, storage_error
-from ddmq_hpc.identity import batch_job, host
+from ddmq_hpc.identity import batch_job, host, user_name
 from ddmq_hpc.locks import first_to_make
 from ddmq_hpc.names import chain_failed_name, chain_name
 from ddmq_hpc.queue import Queue
@@ -141,7 +141,7 @@ def submit(queues: list[Queue], request: Request, workers: int) -> list[Record]:
             scheduler=scheduler.submits_to(),
             tasks=script.wanted.tasks,
             at=queue.fs.now(queue.paths.tmp),
-            by=f"{_user()}@{host()}",
+            by=f"{user_name(os.geteuid())}@{host()}",
             group=done[0].group if done else label_of(scheduler.submits_to(), job),
             request=request,
         )
@@ -170,15 +170,6 @@ def _submit(scheduler: Scheduler, script: Script, directory: str) -> str:
     if _BUSY.search(said):
         raise SchedulerBusy(f"{name} has no connection to the scheduler, try again: {said}")
     raise SchedulerError(f"{name} refused the job: {said}")
-
-
-def _user() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 def show(script: Script) -> str:

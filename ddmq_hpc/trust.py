@@ -17,7 +17,7 @@ from typing import Any
 from ddmq_hpc import settings as _settings
 from ddmq_hpc.errors import LeaseLost, SettingsError, Untrusted, UsageError
 from ddmq_hpc.fs import GONE
-from ddmq_hpc.identity import user_name
+from ddmq_hpc.identity import group_name, user_name
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import DIRECTORIES, SETTINGS
 from ddmq_hpc.queue import Queue
@@ -179,7 +179,7 @@ class Trust:
         users, groups = _writers(self._queue.fs.acl(path), found.st_gid)
         for gid in groups:
             if not party.covers(gid):
-                name = _group_name(gid)
+                name = group_name(gid)
                 trust = "--shell trusts no group" if self._shell else f"or {self._setting(f'trusted_group: {name}')}"
                 raise Untrusted(path, f"can be written by group {name}", f"chmod g-w {quoted}, {trust}")
         for uid in users:
@@ -311,15 +311,6 @@ def _group_id(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except (KeyError, ValueError):
         raise UsageError(f"no group {name[:60]!r} on this host") from None
-
-
-def _group_name(gid: int) -> str:
-    import grp
-
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 def _writers(acl: bytes, gid: int) -> tuple[list[int], list[int]]:
