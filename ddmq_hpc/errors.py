@@ -19,7 +19,8 @@ class DdmqError(Exception):
         text = super().__str__()
         if self.published is None:
             return text
-        return f"{text} ({self.published or 'no'} message{'s' * (self.published != 1)} published before it)"
+        count = f"{self.published or 'no'} message{'s' * (self.published != 1)} published before it"
+        return f"{text} ({count}{f'; to go on from there: --skip {self.published}' * bool(self.published)})"
 
 
 class UsageError(DdmqError, ValueError):

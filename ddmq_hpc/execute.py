@@ -11,7 +11,7 @@ from typing import Any
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.child import Child
-from ddmq_hpc.errors import DdmqError, LeaseLost, NothingThere, Untrusted
+from ddmq_hpc.errors import BadMessage, DdmqError, LeaseLost, NothingThere, Untrusted
 from ddmq_hpc.messages import Message, body_text
 from ddmq_hpc.tasks import environment, fill
 from ddmq_hpc.trust import Trust
@@ -43,7 +43,12 @@ def execute(
     except Untrusted:
         broker.release(messages[0])
         raise
-    return _Run(broker, messages[0], command, feed_stdin).result()
+    try:
+        run = _Run(broker, messages[0], command, feed_stdin)
+    except BadMessage:
+        broker.release(messages[0])
+        raise
+    return run.result()
 
 
 class _Run:

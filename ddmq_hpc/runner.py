@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from threading import Lock
 
-from ddmq_hpc.errors import DdmqError
+from ddmq_hpc.errors import BadMessage, DdmqError
 from ddmq_hpc.guardian import Guardian
 from ddmq_hpc.messages import body_text
 from ddmq_hpc.output import Output
@@ -72,7 +72,10 @@ class CommandRunner:
 
     def _start(self, task: Task) -> Running | Result:
         """The started command, or how a message failed of which no command can be made."""
-        argv = self._argv(task)
+        try:
+            argv = self._argv(task)
+        except BadMessage as error:
+            return Result(code=CANNOT_RUN, error=str(error))
         stdin = task.payload_file if self._feed_stdin else os.devnull
         try:
             task.prepare()

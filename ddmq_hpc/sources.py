@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from ddmq_hpc.errors import BadMessage, UsageError
@@ -15,9 +15,9 @@ Record = tuple[Any, dict[str, Any]]
 
 def _open(path: str) -> IO[str]:
     try:
-        if path == "-":
-            return open(sys.stdin.fileno(), encoding="utf-8", errors="surrogateescape", newline="", closefd=False)
-        return open(path, encoding="utf-8", errors="surrogateescape", newline="")
+        # utf-8-sig: the mark that spreadsheets put in front is no part of the first message.
+        source = sys.stdin.fileno() if path == "-" else path
+        return open(source, encoding="utf-8-sig", errors="surrogateescape", newline="", closefd=path != "-")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
@@ -60,12 +60,19 @@ def csv_rows(path: str, template: str | None) -> Iterator[Record]:
     with _open(path) as file:
         reader = csv.DictReader(file, restkey=None, strict=True)
         try:
+            _check_columns(reader.fieldnames or (), path)
             for row in reader:
                 if None in row or None in row.values():
                     raise BadMessage(f"{path}, line {reader.line_num}: not as many fields as columns")
                 yield (_filled(template, row, path) if template is not None else dict(row)), {}
         except csv.Error as error:
             raise BadMessage(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _check_columns(names: Sequence[str], path: str) -> None:
+    """One column of several names is a table with other separators."""
+    if len(names) == 1 and (found := next((other for other in ";\t" if other in names[0]), None)):
+        raise BadMessage(f"{path}: its columns are separated by {found!r}; separate them by commas")
 
 
 def _filled(template: str, row: dict[str, str], path: str) -> str:

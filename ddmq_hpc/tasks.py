@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ddmq_hpc.errors import BadMessage
 from ddmq_hpc.messages import Message, body_text
 
 #: Longer text cannot be passed in a variable or an argument: MAX_ARG_STRLEN of Linux, execve(2). The file has it.
 MAX_TEXT = 128 * 1024 - 64
 #: So much of the error file of a task is kept, in bytes.
 MAX_ERROR = 2048
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)?\}", re.ASCII)
+#: `${NAME}` is the shell's.
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)?\}", re.ASCII)
 
 
 def environment(root: str, message: Message) -> dict[str, str]:
@@ -32,16 +34,20 @@ def environment(root: str, message: Message) -> dict[str, str]:
 def fill(command: Sequence[str], body: Any) -> list[str]:
     """`command` with the message in place of `{}`, and the fields of a JSON object in place of `{field}`.
 
-    What names no field stays as it is (`awk '{print}'`), and what was put in is not looked at again.
+    Other messages have no fields: there it stays as it is (`awk '{print}'`). What was put in is not looked at again.
+    Raises `BadMessage` for a field that the object does not have: the command would do something else.
     """
     text = body_text(body)
-    fields = body if isinstance(body, Mapping) else {}
 
     def value(found: re.Match[str]) -> str:
         name = found[1]
         if name is None:
             return text
-        return body_text(fields[name]) if name in fields else found[0]
+        if not isinstance(body, Mapping):
+            return found[0]
+        if name not in body:
+            raise BadMessage(f"the command says {{{name}}}, but the message has {', '.join(map(str, body))[:200]}")
+        return body_text(body[name])
 
     return [_PLACEHOLDER.sub(value, part) if "{" in part else part for part in command]
 

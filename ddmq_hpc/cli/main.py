@@ -101,6 +101,8 @@ def cli(debug: bool) -> None:
 def main() -> NoReturn:
     """Run the command line and exit."""
     debug = "--debug" in sys.argv[1:]
+    if sys.stdout is None:
+        sys.exit(_fail("standard output is closed; send it to /dev/null when you do not want it", 2))
     try:
         code = cli.main(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="ddmq-hpc")
         sys.stdout.flush()

@@ -31,6 +31,7 @@ from ddmq_hpc.messages import parse_json
 @click.option("--from-csv", metavar="FILE|-", help="A message for each row.")
 @click.option("--template", metavar="TEXT", help="With --from-csv: text with {column}s; else a row is a JSON object.")
 @click.option("--glob", "pattern", metavar="PATTERN", help="A message for each path that matches.")
+@click.option("--skip", type=click.IntRange(0), metavar="N", help="Leave out the first N messages of the file.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @legacy_flags
 @arguments("[ROOT] [QUEUE] [TEXT]")
@@ -46,6 +47,7 @@ def publish_command(
     from_csv: str | None,
     template: str | None,
     pattern: str | None,
+    skip: int | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -64,6 +66,8 @@ def publish_command(
         raise UsageError("give one of --each-line, --from-jsonl, --from-csv and --glob")
     if template is not None and from_csv is None:
         raise UsageError("--template goes with --from-csv")
+    if skip is not None and not chosen:
+        raise UsageError("--skip goes with --each-line, --from-jsonl, --from-csv and --glob")
     if not chosen:
         root, queue, text = places(given, "ROOT", "QUEUE", "TEXT")
         body = parse_json(text) if as_json else text
@@ -74,7 +78,7 @@ def publish_command(
     if key is not None:
         raise UsageError("--key goes with a single message")
     root, queue = places(given, "ROOT", "QUEUE")
-    _publish_source(root, queue, force, *chosen[0], template, quiet, options)
+    _publish_source(root, queue, force, *chosen[0], template, skip or 0, quiet, options)
 
 
 def _publish_source(
@@ -84,9 +88,12 @@ def _publish_source(
     value: str,
     kind: str,
     template: str | None,
+    skip: int,
     quiet: bool,
     options: dict[str, Any],
 ) -> None:
+    from itertools import islice
+
     from ddmq_hpc import sources
     from ddmq_hpc.cli.progress import Progress
 
@@ -98,9 +105,9 @@ def _publish_source(
     }[kind]()
     broker = one_shot(root, force)
     total = sources.count_of(value) if kind != "glob" else None
-    progress = Progress("publishing", total, quiet)
+    progress = Progress("publishing", None if total is None else max(0, total - skip), quiet)
     try:
-        count = broker.publish_records(queue, records, progress=progress.update, **options)
+        count = broker.publish_records(queue, islice(records, skip, None), progress=progress.update, **options)
     finally:
         progress.close()
     if not quiet:

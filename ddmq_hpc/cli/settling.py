@@ -39,12 +39,20 @@ def _receipts(given: tuple[str, ...]) -> tuple[str, str, list[str]]:
     else:
         rest, last = list(given), os.environ.get("DDMQ_HPC_RECEIPT", "")
     if not last:
+        if given:
+            raise UsageError(f"{given[-1][:80]!r} is no receipt: give one as `ddmq-hpc pull` printed it")
         raise UsageError("no receipt: give one as `ddmq-hpc pull` printed it, or set $DDMQ_HPC_RECEIPT")
     receipts = [receipt for receipt in last.split(",") if receipt]
-    if len(rest) < 2 and not os.environ.get("DDMQ_HPC_QUEUE"):
+    has_queue = len(rest) > 1 or os.environ.get("DDMQ_HPC_QUEUE") or _is_queue(rest)
+    if not has_queue:
         rest = [*rest, receipts[0].rpartition("/")[0].rpartition("/")[2]]  # a receipt says its queue
     root, queue = places(tuple(rest), "ROOT", "QUEUE")
     return root, queue, receipts
+
+
+def _is_queue(words: list[str]) -> bool:
+    """A lone word without a slash is one where the environment says the root."""
+    return len(words) == 1 and "/" not in words[0] and bool(os.environ.get("DDMQ_HPC_ROOT"))
 
 
 @click.command("ack")

@@ -125,6 +125,57 @@ def test_bulk_sources(run: Run, root: str, tmp_path: Path) -> None:
     assert [Path(body).name for body in bodies[7:]] == ["t.csv", "t.jsonl"]
 
 
+def test_files_of_spreadsheets(run: Run, root: str, tmp_path: Path) -> None:
+    """With the mark that they put in front; and other separators than commas are told, not taken for a name."""
+    table, lines = tmp_path / "t.csv", tmp_path / "lines"
+    table.write_bytes(b"\xef\xbb\xbfseed,size\r\n1,10\r\n")
+    lines.write_bytes(b"\xef\xbb\xbfecho one\r\n")
+    run("publish", root, "q", "--from-csv", str(table))
+    run("publish", root, "q", "--each-line", str(lines))
+    assert [json.loads(line)["message"] for line in run("peek", root, "q", "-n", "9").stdout.splitlines()] == [
+        {"seed": "1", "size": "10"},
+        "echo one",
+    ]
+    table.write_text("seed;size\n1;10\n")
+    assert "separate them by commas" in run("publish", root, "q", "--from-csv", str(table), code=2).stderr
+
+
+def test_a_file_with_a_bad_line_can_be_gone_on_with(run: Run, root: str, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("seed,size\n1,10\n2,20\n3\n4,40\n")
+    said = run("publish", root, "q", "--from-csv", str(table), code=2).stderr
+    assert "line 4" in said and "(2 messages published before it; to go on from there: --skip 2)" in said
+    table.write_text("seed,size\n1,10\n2,20\n3,30\n4,40\n")
+    assert "published 2 messages" in run("publish", root, "q", "--from-csv", str(table), "--skip", "2").stdout
+    seeds = [json.loads(line)["message"]["seed"] for line in run("peek", root, "q", "-n", "9").stdout.splitlines()]
+    assert seeds == ["1", "2", "3", "4"]
+
+
+def test_a_receipt_after_a_queue_with_the_root_in_the_environment(run: Run, root: str) -> None:
+    env = {"DDMQ_HPC_ROOT": root}
+    for words in (["q"], [], [root], [root, "q"]):
+        run("publish", "q", "x", env=env)
+        receipt = json.loads(run("pull", "q", env=env).stdout)["receipt"]
+        assert run("ack", *words, receipt, env=env).stdout.startswith("acked")
+    assert "'bogus' is no receipt" in run("ack", "q", "bogus", env=env, code=2).stderr
+
+
+def test_a_field_that_a_message_does_not_have_runs_nothing(run: Run, root: str, tmp_path: Path) -> None:
+    run("publish", root, "q", "--json", '{"seed": 1}')
+    done = run("exec", root, "q", "--", "touch", f"{tmp_path}/{{sed}}", code=2)
+    assert "the command says {sed}, but the message has seed" in done.stderr
+    run("exec", root, "q", "--", "sh", "-c", f"A=b; touch {tmp_path}/${{A}}{{seed}}")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["b1"]
+
+
+def test_without_standard_output_nothing_is_done(root: str) -> None:
+    done = subprocess.run(["sh", "-c", f"{COMMAND} publish {root} q x >&-"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "ddmq-hpc: standard output is closed; send it to /dev/null when you do not want it\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("args", "code"),
     [

@@ -30,9 +30,22 @@ def test_tasks_are_done_once_each_in_all_slots(bench: Bench) -> None:
 def test_the_message_and_its_fields_stand_in_the_command(bench: Bench) -> None:
     bench.broker.publish("tasks", {"seed": 7, "name": "a b; rm *"})
     bench.work(
-        "--", "sh", "-c", 'printf "%s\\n" "$@" > ' + str(bench.place / "out"), "-", "{seed}", "{name}", "{no}", "{}"
+        "--", "sh", "-c", 'printf "%s\\n" "$@" > ' + str(bench.place / "out"), "-", "{seed}", "{name}", "{}", "${A}"
     )
-    assert bench.file("out").splitlines() == ["7", "a b; rm *", "{no}", '{"seed":7,"name":"a b; rm *"}']
+    assert bench.file("out").splitlines() == ["7", "a b; rm *", '{"seed":7,"name":"a b; rm *"}', "${A}"]
+
+
+def test_text_has_no_fields(bench: Bench) -> None:
+    bench.broker.publish("tasks", "a b")
+    bench.work("--", "sh", "-c", "echo \"$@\" | awk '{print}' > " + str(bench.place / "out"), "-", "{}", "{no}")
+    assert bench.file("out") == "a b {no}\n"
+
+
+def test_a_field_that_a_message_does_not_have_runs_nothing(bench: Bench) -> None:
+    bench.broker.publish("tasks", {"seed": 7}, requeue=False)
+    said = bench.work("--", "touch", f"{bench.place}/{{sed}}")
+    assert "the command says {sed}, but the message has seed" in said
+    assert bench.counts() == {"dead": 1} and not os.path.exists(f"{bench.place}/{{sed}}")
 
 
 def test_what_a_command_finds_in_its_environment(bench: Bench) -> None:
