@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
 
 from ddmq_hpc import legacy_names
 from ddmq_hpc import settings as _settings
-from ddmq_hpc.errors import BadMessage, QueueNotFound, RootNotFound, UnfitDirectory, UsageError, storage_error
+from ddmq_hpc.errors import (
+    BadMessage,
+    LegacyQueue,
+    QueueNotFound,
+    RootNotFound,
+    UnfitDirectory,
+    UsageError,
+    storage_error,
+)
 from ddmq_hpc.fs import GONE, NO_LINKS, Filesystem
 from ddmq_hpc.handles import Handle
 from ddmq_hpc.identity import Identity, token
@@ -20,6 +28,7 @@ from ddmq_hpc.names import (
     DIRECTORIES,
     GRAVE,
     LAYOUT_KEY,
+    LEGACY_WORK,
     SETTINGS,
     QueuePaths,
     check_queue_name,
@@ -103,13 +112,14 @@ class Broker:
         Raises `BadName`, `SettingsError`, `StorageError`.
         """
         paths = QueuePaths(self.root, queue)
-        _settings.apply(DEFAULTS, settings, paths.settings)
+        _settings.apply(DEFAULTS, settings, "the settings given")
         try:
             for directory in (paths.top, *(f"{paths.top}/{name}" for name in DIRECTORIES)):
                 try:
                     self.fs.mkdir(directory, 0o700 if directory == paths.top else 0o755)
                 except FileExistsError:
-                    continue
+                    if directory == paths.top and self._is_legacy(paths):
+                        raise LegacyQueue(self.root, queue) from None
             if settings or not os.path.lexists(paths.settings):
                 self._write_settings(paths, settings)
         except OSError as error:
@@ -158,7 +168,7 @@ class Broker:
             known.close()
         if not self._is_queue(paths):
             if not self._create:
-                raise QueueNotFound(self.root, name)
+                raise (LegacyQueue if self._is_legacy(paths) else QueueNotFound)(self.root, name)
             self.create_queue(name)
         reader = _SettingsReader(self.fs, (self._settings_file, paths.settings))
         found = self._queues[name] = Queue(self.fs, paths, self._identity, reader.settings)
@@ -173,6 +183,9 @@ class Broker:
             return set(self.fs.directories(paths.top)) >= set(DIRECTORIES)
         except OSError as error:
             raise storage_error(error, f"open queue {paths.queue!r}") from error
+
+    def _is_legacy(self, paths: QueuePaths) -> bool:
+        return self.fs.is_there(f"{paths.top}/{LEGACY_WORK}") and not self.fs.is_there(paths.ready)
 
     # -- publish
 

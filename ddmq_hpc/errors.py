@@ -85,6 +85,14 @@ class QueueNotFound(NotFound):
         super().__init__(f"no queue {queue!r} in {root}; make it with `ddmq-hpc create {root} {queue}`")
 
 
+class LegacyQueue(NotFound):
+    """It is a queue of ddmq, the predecessor."""
+
+    def __init__(self, root: str, queue: str) -> None:
+        self.root, self.queue = root, queue
+        super().__init__(f"{queue!r} in {root} is a queue of ddmq; take it over with `ddmq-hpc import {root} NEW_ROOT`")
+
+
 class MessageNotFound(NotFound):
     """The queue has no such message, in no state."""
 

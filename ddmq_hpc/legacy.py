@@ -15,7 +15,7 @@ from typing import Any
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import BadMessage, DdmqError, NotFound, UsageError
 from ddmq_hpc.messages import parse_json
-from ddmq_hpc.names import SETTINGS, is_queue_name
+from ddmq_hpc.names import LEGACY_WORK, SETTINGS, is_queue_name
 from ddmq_hpc.settings import _ALIASES, FIELDS, parse
 
 _WAITING = re.compile(r"(\d+)\.(\d+)\.ddmq(\w+)", re.ASCII)
@@ -34,27 +34,39 @@ class Report:
     foreign: list[str] = field(default_factory=list)
     skipped_queues: list[str] = field(default_factory=list)
 
+    @property
+    def complete(self) -> bool:
+        """Whether no message stayed behind."""
+        return not (self.unreadable or self.skipped_queues)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def import_root(old: str, broker: Broker) -> Report:
-    """Publish every message of the ddmq root `old`, in its order and priority, consumed ones before the others.
+def import_root(old: str, new: str) -> Report:
+    """Publish every message of the ddmq root `old` in the root `new`, which is made if it is not there, in its order
+    and priority, consumed ones before the others.
 
     May be repeated: each message is published once (its old name is its key). Its id and how often it was requeued
     become headers, since its attempts count anew. Files that cannot be read are copied to the new queue's damaged/
-    directory and reported. Raises `NotFound` when `old` is no root of ddmq.
+    directory and reported. Raises `NotFound` when `old` is no root of ddmq, or has no queue.
     """
     if not os.path.isfile(f"{old}/{SETTINGS}"):
         raise NotFound(f"no ddmq root at {old}: it has no {SETTINGS}")
-    if os.path.realpath(old) == os.path.realpath(broker.root):
+    if os.path.realpath(old) == os.path.realpath(new):
         raise UsageError("the old and the new root are the same directory; give a new one")
-    report = Report()
     with os.scandir(old) as found:
-        queues = sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
+        directories = sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
+    queues = [name for name in directories if os.path.isdir(f"{old}/{name}/{LEGACY_WORK}")]
+    if not queues:
+        raise NotFound(f"no queue of ddmq in {old}: none of its directories has one named {LEGACY_WORK!r}")
+    with Broker(new, create=True) as broker:
+        return _import_queues(old, queues, broker)
+
+
+def _import_queues(old: str, queues: list[str], broker: Broker) -> Report:
+    report = Report()
     for queue in queues:
-        if not os.path.isdir(f"{old}/{queue}/work"):
-            continue
         if not is_queue_name(queue):
             report.skipped_queues.append(queue)
             continue
@@ -86,9 +98,9 @@ def _settings_of(path: str) -> dict[str, Any]:
 def _files(directory: str, report: Report) -> Iterator[tuple[str, bool]]:
     """Message files with whether they were consumed, in the order in which ddmq got them, priorities as numbers."""
     order: list[tuple[int, int, float, str, bool]] = []
-    for place, pattern, at_work in ((f"{directory}/work", _AT_WORK, True), (directory, _WAITING, False)):
+    for place, pattern, at_work in ((f"{directory}/{LEGACY_WORK}", _AT_WORK, True), (directory, _WAITING, False)):
         for name in os.listdir(place):
-            if name in (SETTINGS, f"{SETTINGS}.example", "work"):
+            if name in (SETTINGS, f"{SETTINGS}.example", LEGACY_WORK):
                 continue
             match = pattern.fullmatch(name)
             if not match:

@@ -30,6 +30,8 @@ LOGS, STATE = "logs", "state"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
 #: Everything a queue directory holds; the first four are the states of a message.
 DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
+#: Where ddmq, the predecessor, has the consumed messages of a queue.
+LEGACY_WORK = "work"
 #: The end of the name of a lease under division.
 SPLIT = "!split"
 #: The end of the directory of a lock for users.

@@ -56,8 +56,8 @@ def everything(place: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
-def imported(run: Run, old: Path, root: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run("import", "--format", "json", str(old), root).stdout)
+def imported(run: Run, old: Path, root: str, code: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run("import", "--format", "json", str(old), root, code=code).stdout)
     return found
 
 
@@ -113,18 +113,36 @@ def test_what_cannot_be_read_is_reported(run: Run, old: Path, root: str) -> None
     empty.write_bytes(b"")
     foreign = old / "busy" / "notes\x1b.txt"
     foreign.write_text("mine")
-    report = imported(run, old, root)
+    report = imported(run, old, root, code=1)
     assert sorted(report["unreadable"]) == sorted(map(str, (torn, empty)))
     assert report["foreign"] == [str(foreign)]
     assert report["waiting"] + report["at_work"] == 8
     damaged = sorted(path.name for path in (Path(root) / "busy" / "damaged").iterdir())
     assert damaged == sorted((torn.name, empty.name))
-    shown = run("import", str(old), root).stdout
+    shown = run("import", str(old), root, code=1).stdout
     assert "\x1b" not in shown and "notes" in shown
 
 
 def test_what_is_no_root_of_ddmq(run: Run, tmp_path: Path, root: str) -> None:
     answer = run("import", str(tmp_path), root, code=4)
-    assert "no ddmq root" in answer.stderr
+    assert "no ddmq root" in answer.stderr and not Path(root).exists()
     run("create", "-f", root, "q")
     run("import", root, root, code=2)
+    assert "no queue of ddmq" in run("import", root, f"{root}-2", code=4).stderr and not Path(f"{root}-2").exists()
+
+
+def test_a_queue_that_needs_another_name(run: Run, old: Path, root: str) -> None:
+    (old / "busy").rename(old / "my queue.v2")
+    report = imported(run, old, root, code=1)
+    assert (report["queues"], report["skipped_queues"]) == (["empty", "work_list"], ["my queue.v2"])
+    (old / "my queue.v2").rename(old / "busy")
+    assert imported(run, old, root)["at_work"] == 1
+
+
+def test_a_root_of_ddmq_is_not_worked_in(run: Run, old: Path) -> None:
+    """Its messages would not be seen."""
+    before = everything(old)
+    for command in (["create", "-f"], ["publish", "-f"], ["consume"], ["status"]):
+        words = [*command, str(old), "busy", *(["text"] if command[0] == "publish" else [])]
+        assert "take it over with `ddmq-hpc import" in run(*words, code=4).stderr
+    assert everything(old) == before
