@@ -76,6 +76,8 @@ class Broker:
         self.root = os.path.abspath(os.fspath(root))
         self._create = create
         self._settings_file = f"{self.root}/{SETTINGS}"
+        #: Directories in the root that this user may not look into, when queues were last listed.
+        self.closed: list[str] = []
         #: What was found about the file system when this made the root; None where the root was there.
         self.checkup: Report | None = None
         if create and not os.path.lexists(self._settings_file):
@@ -146,12 +148,13 @@ class Broker:
         rmtree(grave, ignore_errors=True)
 
     def list_queues(self) -> list[str]:
-        """The names of all queues, sorted."""
+        """The names of all queues that this user may look into, sorted; `closed` has the others afterwards."""
         try:
-            names = self.fs.directories(self.root)
+            names = sorted(filter(is_queue_name, self.fs.directories(self.root)))
         except OSError as error:
             raise storage_error(error, "list queues") from error
-        return sorted(name for name in names if is_queue_name(name) and os.path.isdir(f"{self.root}/{name}/ready"))
+        self.closed = [name for name in names if not os.access(f"{self.root}/{name}", os.R_OK | os.X_OK)]
+        return [name for name in names if os.path.isdir(f"{self.root}/{name}/ready") and name not in self.closed]
 
     def queue(self, name: str) -> Queue:
         """The queue itself; made when the broker may create. Raises `QueueNotFound`, `BadName`."""

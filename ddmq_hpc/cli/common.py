@@ -81,6 +81,15 @@ def one_shot(root: str, create: bool = False, admission: Callable[[Report], None
     return Broker(root, create=create, identity=Detached(), admission=admission)
 
 
+def queues_of(broker: Broker) -> list[str]:
+    """All queues that can be looked at; of the others it is told."""
+    found = broker.list_queues()
+    if broker.closed:
+        shown = ", ".join(broker.closed[:5]) + ", ..." * (len(broker.closed) > 5)
+        click.echo(f"ddmq-hpc: left out, you may not read them: {shown}", err=True)
+    return found
+
+
 def staying(root: str, create: bool = False) -> Broker:
     """For commands that work on what they lease until they end."""
     return Broker(root, create=create, identity=Identity())

@@ -22,8 +22,10 @@ from ddmq_hpc.cli.common import (
     out_yaml,
     places,
     printable,
+    queues_of,
     root_and_queue,
 )
+from ddmq_hpc.errors import DdmqError
 from ddmq_hpc.units import human
 
 _STATES = ("ready", "leased", "delayed", "dead", "damaged")
@@ -38,14 +40,31 @@ def status_command(given: tuple[str, ...], shape: str) -> None:
     """Numbers of messages by state, from directory listings alone."""
     root, queues = _root_and_queues(given)
     broker = one_shot(root)
-    rows = [broker.stats(name).to_dict() for name in queues or broker.list_queues()]
+    rows, failed = _rows(broker, queues)
     if shape in ("json", "yaml"):
         answer = {"schema_version": SCHEMA_VERSION, "root": broker.root, "queues": rows}
         out_json(answer) if shape == "json" else out_yaml(answer)
     elif shape == "csv":
         _csv(rows)
-    else:
+    elif rows or not (failed or broker.closed):
         _table(rows, broker.root)
+    if failed:
+        sys.stdout.flush()
+        sys.exit(failed.exit_code)
+
+
+def _rows(broker: Broker, queues: list[str]) -> tuple[list[dict[str, Any]], DdmqError | None]:
+    """Of all queues the numbers, and what was wrong with the last of which there are none: others do not suffer."""
+    if queues:
+        return [broker.stats(name).to_dict() for name in queues], None
+    rows, failed = [], None
+    for name in queues_of(broker):
+        try:
+            rows.append(broker.stats(name).to_dict())
+        except DdmqError as error:
+            click.echo(f"ddmq-hpc: {printable(str(error))}", err=True)
+            failed = error
+    return rows, failed
 
 
 def _root_and_queues(given: tuple[str, ...]) -> tuple[str, list[str]]:
@@ -94,7 +113,7 @@ def view_command(given: tuple[str, ...], force: bool, only_names: bool, shape: s
     """Numbers of messages, printed as ddmq did: waiting and at work."""
     root, *queues = root_and_queue(given)
     broker = one_shot(root, force)
-    names = queues[0].split(",") if queues else broker.list_queues()
+    names = queues[0].split(",") if queues else queues_of(broker)
     if only_names:
         found: Any = [broker.queue(name).name for name in names]
     else:

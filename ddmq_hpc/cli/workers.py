@@ -18,6 +18,7 @@ from ddmq_hpc.cli.common import (
     out_yaml,
     places,
     printable,
+    queues_of,
     root_and_queue,
 )
 from ddmq_hpc.errors import UsageError
@@ -52,7 +53,7 @@ def workers_command(given: tuple[str, ...], shape: str, now: bool) -> None:
         raise UsageError("--now goes with stop: ddmq-hpc workers stop ROOT QUEUE all --now")
     root, *queues = root_and_queue(given)
     broker = one_shot(root)
-    found, clock = _workers(broker, queues[0].split(",") if queues else broker.list_queues())
+    found, clock = _workers(broker, queues[0].split(",") if queues else queues_of(broker))
     rows = [info.to_dict() for info in found]
     if shape in ("json", "yaml"):
         answer = {"schema_version": SCHEMA_VERSION, "root": broker.root, "workers": rows}

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -312,3 +313,28 @@ def test_a_pull_imports_nothing_that_it_does_not_use(run: Run, root: str) -> Non
     unwanted = {"yaml", "psutil", "filelock", "rich", "subprocess", "random", "hashlib", "csv", "socket", "tempfile"}
     assert not loaded & unwanted
     assert len({name for name in loaded if name.startswith("ddmq_hpc")}) <= 32
+
+
+def test_one_broken_queue_does_not_hide_the_others(run: Run, root: str) -> None:
+    run("create", root, "broken")
+    Path(root, "broken", "ddmq.yaml").write_text("priority: [\n")
+    done = run("status", root, code=2)
+    assert done.stdout.splitlines()[1].split()[0] == "q"
+    assert "broken/ddmq.yaml: not valid YAML" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
+def test_queues_of_others_are_told_of() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        Broker(f"{place}/root", create=True).create_queue("private")
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+            broker = Broker(f"{place}/root")
+            os.write(writing, json.dumps([broker.list_queues(), broker.closed]).encode())
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert json.loads(os.read(reading, 1000)) == [[], ["private"]]
