@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from ddmq_hpc.cli.common import DURATION, arguments, legacy_flags, one_shot, out, places
-from ddmq_hpc.errors import UsageError
+from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.messages import parse_json
 
 
@@ -73,7 +74,7 @@ def publish_command(
         body = parse_json(text) if as_json else text
         message = one_shot(root, force).publish(queue, body, key=key, if_exists=if_exists, **options)
         if not quiet:
-            out(message.id)
+            _tell(message.id, f"message {message.id} is published")
         return
     if key is not None:
         raise UsageError("--key goes with a single message")
@@ -111,7 +112,16 @@ def _publish_source(
     finally:
         progress.close()
     if not quiet:
-        out(f"published {count} messages to {queue} in {progress.elapsed:.1f} s")
+        _tell(f"published {count} messages to {queue} in {progress.elapsed:.1f} s", f"{count} messages are published")
+
+
+def _tell(line: str, done: str) -> None:
+    """Who cannot print it must not take it for a failure to publish, or it is done again."""
+    try:
+        out(line)
+        sys.stdout.flush()
+    except OSError as error:
+        raise DdmqError(f"{done}, only to print so failed: {error.strerror}") from error
 
 
 def _headers(pairs: tuple[str, ...]) -> dict[str, str]:

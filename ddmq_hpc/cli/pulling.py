@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
+from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.common import DURATION, arguments, formats, legacy_flags, one_shot, out, out_json, places
 from ddmq_hpc.errors import NothingThere, UsageError
 from ddmq_hpc.messages import Message, body_text
@@ -37,7 +40,7 @@ def pull_command(given: tuple[str, ...], number: int, wait: float, lease: float 
     messages = broker.consume(queue, number, wait, lease)
     if not messages:
         raise NothingThere(f"nothing is ready in queue {queue!r}")
-    _print(messages, shape, broker.root)
+    _hand_out(broker, messages, shape)
 
 
 @click.command("consume")
@@ -53,7 +56,17 @@ def consume_command(given: tuple[str, ...], force: bool, number: int, shape: str
     messages = broker.consume(queue, number)
     if not messages:
         raise NothingThere(f"no more messages in {queue}")
-    _print(messages, shape, broker.root)
+    _hand_out(broker, messages, shape)
+
+
+def _hand_out(broker: Broker, messages: list[Message], shape: str) -> None:
+    """Print them; what nobody hears of is put back."""
+    try:
+        _print(messages, shape, broker.root)
+        sys.stdout.flush()
+    except OSError:
+        broker.release(messages)
+        raise
 
 
 def _print(messages: list[Message], shape: str, root: str) -> None:

@@ -338,3 +338,15 @@ def test_queues_of_others_are_told_of() -> None:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert json.loads(os.read(reading, 1000)) == [[], ["private"]]
+
+
+def test_what_cannot_be_printed_is_not_held(run: Run, root: str) -> None:
+    run("publish", root, "q", "x")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([COMMAND, "pull", root, "q"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "ddmq-hpc: No space left on device\n")
+    assert counts(run, root) == {"ready": 1, "leased": 0, "delayed": 0, "dead": 0}
+    with open("/dev/full", "w") as full:
+        words = [COMMAND, "publish", root, "q", "y"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and "is published, only to print so failed: No space left" in done.stderr
