@@ -203,7 +203,7 @@ class StorageError(DdmqError):
 
     def __init__(self, error: OSError, doing: str) -> None:
         self.errno = error.errno
-        self.may_be_done = bool(getattr(error, "may_be_done", False))
+        self.may_be_done = bool(getattr(error, "may_be_done", False)) and error.errno not in _REFUSALS
         self.path = error.filename if isinstance(error.filename, str) else None
         self.doing = doing
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -218,13 +218,17 @@ class StorageBusy(StorageError):
     exit_code = 75
 
 
+#: Where the file system says one of these it did answer: it did nothing.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# NFS v3 says EACCES of a read-only export, too, to whoever opens a file (measured).
+_FORBIDDEN = "nothing was lost: ask the owner of the queue for permission, or whether the file system is read-only now"
 _UNANSWERED = "the file server did not answer, nothing was lost: look whether it was done, or try again"
 _ADVICE = {
     errno.ENOSPC: "the disk is full, nothing was lost: free some space or inodes and try again",
     errno.EDQUOT: "the quota is used up, nothing was lost: free some space or inodes and try again",
-    errno.EROFS: "the file system is mounted read-only",
-    errno.EACCES: "ask the owner of the queue for write permission",
-    errno.EPERM: "ask the owner of the queue for write permission",
+    errno.EROFS: "the file system is read-only, nothing was lost: have it made writable and try again",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
     errno.EIO: "the file system had a fault, nothing was lost: try again",
     errno.ESTALE: "the file server changed something under us, nothing was lost: try again",
     errno.ETIMEDOUT: "the file server does not answer, nothing was lost: try again",
