@@ -53,7 +53,11 @@ class Journal:
         if self._wary:
             self._write_and_flush(data)
             return
-        self._append(data)
+        try:
+            self._append(data)
+        except OSError:
+            self._wary = True  # on NFS it is of pages written before that this was told, and no flush will be
+            raise
         if self._fs.network:
             self._in_doubt.append(data)
         if (durable or self._fs.network) and self._unsynced is None:
@@ -113,12 +117,15 @@ class Journal:
         if timer is None or self._handle < 0:
             return
         timer.cancel()
+        if self._wary:
+            return  # what is in doubt is to be written again
         flushed, self._in_doubt = self._in_doubt, []
         try:
             self._fs.sync_handle(self._handle)
         except OSError:
-            self._in_doubt = flushed + self._in_doubt
             self._wary = self._torn = True
+        if self._wary:
+            self._in_doubt = flushed + self._in_doubt
 
     def close(self) -> None:
         if self._handle < 0:

@@ -451,12 +451,16 @@ class Queue:
         return self._removed() or LeaseLost([receipt_of(handle) for handle in handles])
 
     def _removed(self) -> DdmqError | None:
-        """The error that says so when the queue, or its root, is not there any more."""
-        if self.fs.is_there(self.paths.top):
+        """The error that says so when the queue, or its root, is not there any more. Nothing when that cannot be seen."""
+        root = self.paths.root
+        try:
+            if self.fs.is_there(self.paths.top):
+                return None
+            gone = QueueNotFound(root, self.name) if self.fs.is_there(root) else RootNotFound(root)
+        except OSError:
             return None
         self.close()  # the journal may be made again, but it is another file then
-        root = self.paths.root
-        return QueueNotFound(root, self.name) if self.fs.is_there(root) else RootNotFound(root)
+        return gone
 
 
 def _is_all(held: Held, indexes: Collection[int]) -> bool:
