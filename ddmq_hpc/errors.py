@@ -197,17 +197,19 @@ class UnfitDirectory(DdmqError):
 class StorageError(DdmqError):
     """The file system refused: `errno` and `path` say what and where.
 
-    What was to be done was not, unless `may_be_done`: then the file system did not answer, as on soft mounts, and
-    nobody knows.
+    What was to be done was not, unless `may_be_done`: then the file system did not answer, as on soft mounts, or would
+    not let it be undone, and nobody knows.
     """
 
     def __init__(self, error: OSError, doing: str) -> None:
         self.errno = error.errno
-        self.may_be_done = bool(getattr(error, "may_be_done", False)) and error.errno not in _REFUSALS
+        self.may_be_done = bool(getattr(error, "may_be_done", False))
         self.path = error.filename if isinstance(error.filename, str) else None
         self.doing = doing
         reason = os.strerror(error.errno) if error.errno else str(error)
-        advice = _UNANSWERED if self.may_be_done else _ADVICE.get(error.errno or 0, "see `ddmq-hpc --debug`")
+        advice = _ADVICE.get(error.errno or 0, "see `ddmq-hpc --debug`")
+        if self.may_be_done:
+            advice = f"{advice}; look whether it was done" if error.errno in _REFUSALS else _UNANSWERED
         where = f" ({self.path})" if self.path else ""
         super().__init__(f"cannot {doing}: {reason}{where}; {advice}")
 
@@ -218,7 +220,7 @@ class StorageBusy(StorageError):
     exit_code = 75
 
 
-#: Where the file system says one of these it did answer: it did nothing.
+#: Where the file system says one of these it did answer.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 # NFS v3 says EACCES of a read-only export, too, to whoever opens a file (measured).
 _FORBIDDEN = "nothing was lost: ask the owner of the queue for permission, or whether the file system is read-only now"

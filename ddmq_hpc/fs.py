@@ -432,8 +432,8 @@ class Filesystem(Calls):
         self._make(path, may_vanish=False)
 
     def remove_tree(self, path: str) -> None:
-        """Remove a directory that no client uses any more, with all that is in it, as far as that can be done; links are
-        not followed."""
+        """Remove a directory that no client uses any more, with all that is in it, as far as that can be done. Links
+        are not followed."""
         try:
             if not self.is_there(path):
                 return

@@ -451,7 +451,8 @@ class Queue:
         return self._removed() or LeaseLost([receipt_of(handle) for handle in handles])
 
     def _removed(self) -> DdmqError | None:
-        """The error that says so when the queue, or its root, is not there any more. Nothing when that cannot be seen."""
+        """The error that says so when the queue, or its root, is not there any more. Nothing when that cannot be
+        seen."""
         root = self.paths.root
         try:
             if self.fs.is_there(self.paths.top):

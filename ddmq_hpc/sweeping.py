@@ -125,7 +125,7 @@ class Sweeper:
         return ended
 
     def _undo_division(self, whole: Lease) -> str:
-        """Make an entry that was being divided ready again; the state it got, or nothing when somebody else was first."""
+        """Make an entry that was being divided ready again; its state then, or nothing when somebody else was first."""
         fs, paths = self._fs, self._paths
         mine = take_over(fs, paths, whole, self._identity.owner(), int(fs.now(paths.tmp) * 1000))
         return "ready" if mine and fs.put(paths.in_leased(mine), paths.in_ready(mine.priority, mine.entry)) else ""

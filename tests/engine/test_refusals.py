@@ -220,8 +220,8 @@ def test_a_wait_for_messages_outlasts_a_fault(place: Path) -> None:
 
 
 class Pages:
-    """A network file system whose server's disk is full: appends stay in the pages of this host, and the flush that drops
-    them says so, or the next append does when the kernel flushed by itself."""
+    """A network file system whose server's disk is full: appends stay in the pages of this host, and the flush that
+    drops them says so, or the next append does when the kernel flushed by itself."""
 
     def __init__(self) -> None:
         self.full = False
@@ -327,3 +327,14 @@ def test_outcomes_that_the_kernel_dropped_by_itself(pages: tuple[Broker, Pages])
     broker.queue(QUEUE).journal.flush()
     broker.ack(messages[2])
     assert outcomes(broker, ids, "acked") == {"m0": 1, "m1": 1, "m2": 1}
+
+
+@pytest.mark.parametrize("keeps_name", [False, True])
+def test_what_can_neither_be_flushed_nor_withdrawn_may_be_published(place: Path, keeps_name: bool) -> None:
+    """It has its name when the disk becomes read-only: the error does not say that it is not there."""
+    with new_broker(str(place / "root")) as broker:
+        broker.fs.sync_keeps_name = keeps_name
+        refusal = Refusal(errno.EROFS, ("sync_file" if keeps_name else "sync_directory", "unlink"), 1)
+        failure = fail(broker, refusal, lambda: broker.publish(QUEUE, "m", durable=True))
+        assert failure is not None and failure.may_be_done and "look whether it was done" in str(failure)
+        assert drain(broker) == ["m"]
