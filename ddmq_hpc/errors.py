@@ -206,8 +206,8 @@ class UnfitDirectory(DdmqError):
 class StorageError(DdmqError):
     """The file system refused: `errno` and `path` say what and where.
 
-    What was to be done was not, unless `may_be_done`: then the file system did not answer, as on soft mounts, and
-    nobody knows.
+    What was to be done was not, unless `may_be_done`: then the file system did not answer, as on soft mounts, or would
+    not let it be undone, and nobody knows.
     """
 
     def __init__(self, error: OSError, doing: str) -> None:
@@ -216,7 +216,9 @@ class StorageError(DdmqError):
         self.path = error.filename if isinstance(error.filename, str) else None
         self.doing = doing
         reason = os.strerror(error.errno) if error.errno else str(error)
-        advice = _UNANSWERED if self.may_be_done else _ADVICE.get(error.errno or 0, "see `ddmq-hpc --debug`")
+        advice = _ADVICE.get(error.errno or 0, "see `ddmq-hpc --debug`")
+        if self.may_be_done:
+            advice = f"{advice}; look whether it was done" if error.errno in _REFUSALS else _UNANSWERED
         where = f" ({self.path})" if self.path else ""
         super().__init__(f"cannot {doing}: {reason}{where}; {advice}")
 
@@ -227,13 +229,17 @@ class StorageBusy(StorageError):
     exit_code = 75
 
 
+#: Where the file system says one of these it did answer.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# NFS v3 says EACCES of a read-only export, too, to whoever opens a file (measured).
+_FORBIDDEN = "nothing was lost: ask the owner of the queue for permission, or whether the file system is read-only now"
 _UNANSWERED = "the file server did not answer, nothing was lost: look whether it was done, or try again"
 _ADVICE = {
     errno.ENOSPC: "the disk is full, nothing was lost: free some space or inodes and try again",
     errno.EDQUOT: "the quota is used up, nothing was lost: free some space or inodes and try again",
-    errno.EROFS: "the file system is mounted read-only",
-    errno.EACCES: "ask the owner of the queue for write permission",
-    errno.EPERM: "ask the owner of the queue for write permission",
+    errno.EROFS: "the file system is read-only, nothing was lost: have it made writable and try again",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
     errno.EIO: "the file system had a fault, nothing was lost: try again",
     errno.ESTALE: "the file server changed something under us, nothing was lost: try again",
     errno.ETIMEDOUT: "the file server does not answer, nothing was lost: try again",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Callable
 
-from ddmq_hpc.errors import DdmqError, LeaseLost, QueuePaused, StorageBusy
-from ddmq_hpc.idle import Backoff, Watch
+from ddmq_hpc.errors import DdmqError, LeaseLost, QueuePaused, StorageError, storage_error
+from ddmq_hpc.idle import Backoff, Patience, Watch
 from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.window import Pace, Window
@@ -45,6 +45,7 @@ class Feed:
         window: Window,
         pace: Pace,
         approve: Callable[[Queue, Message], None] = lambda queue, message: None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._queues = queues
         self._appetite = appetite
@@ -61,25 +62,41 @@ class Feed:
         self._idle_since: float | None = None
         self._handed_out = 0
         self._unfit = 0
+        self._patience = Patience(tell, self._stop.wait)
         self.reason = ""
 
     def next(self) -> tuple[Queue, Message] | None:
-        """The next message to work on and its queue. Raises what taking or `approve` raises."""
+        """The next message to work on and its queue. Raises what taking or `approve` raises; what the file system
+        refuses only when it does so for long."""
         with self._turn:
             while not self._stop.is_set():
                 if self._appetite.max_tasks is not None and self._handed_out >= self._appetite.max_tasks:
                     self.end("did as many tasks as it was told to")
                     break
-                found = self._next_ahead() or self._take()
-                if found is None:
-                    if not self._wait():
-                        break
-                elif self._approved(*found) and self._fits(*found):
-                    self._handed_out += 1
-                    self._idle_since = None
-                    self._backoff.reset()
-                    return found
+                try:
+                    if found := self._look():
+                        return found
+                except StorageError as error:
+                    self._patience.wait(error)
+                except OSError as error:
+                    self._patience.wait(storage_error(error, "look for messages"))
+                else:
+                    self._patience.succeeded()
             return None
+
+    def _look(self) -> tuple[Queue, Message] | None:
+        """A message that can be worked on; nothing after a wait, or at the end."""
+        found = self._next_ahead() or self._take()
+        if found is None:
+            self._wait()
+            return None
+        if not (self._approved(*found) and self._fits(*found)):
+            return None
+        self._handed_out += 1
+        self._idle_since = None
+        self._backoff.reset()
+        self._patience.succeeded()
+        return found
 
     def rest(self, seconds: float) -> None:
         """Wait, unless it ends meanwhile."""
@@ -121,20 +138,23 @@ class Feed:
 
     def _take(self) -> tuple[Queue, Message] | None:
         paused: QueuePaused | None = None
+        trouble: StorageError | None = None
         for queue in self._queues:
             try:
                 messages = queue.take(self._how_many(), duration=self._appetite.lease)
             except QueuePaused as error:
                 paused = error
                 continue
-            except StorageBusy:
-                self._stop.wait(self._backoff.next())  # a passing fault of the file system
+            except StorageError as error:
+                trouble = error
                 continue
             if not messages:
                 continue
             with self._ahead_lock:
                 self._ahead.extend((queue, message) for message in messages)
             return self._next_ahead()
+        if trouble:
+            raise trouble  # nobody knows whether anything is ready
         if paused and len(self._queues) == 1 and self._appetite.until == "empty":
             self.end("the queue is paused")
         return None
@@ -175,13 +195,13 @@ class Feed:
             queue.release([message], delay=_UNFIT_DELAY)
         return False
 
-    def _wait(self) -> bool:
-        """Wait until messages may have come; False when it is time to end."""
+    def _wait(self) -> None:
+        """Wait until messages may have come, or it is time to end. Raises OSError."""
         if self._stop.is_set():
-            return False
+            return
         if self._appetite.until == "empty":
             self.end("nothing is ready")
-            return False
+            return
         now = time.monotonic()
         if self._idle_since is None:
             self._idle_since = now
@@ -198,8 +218,7 @@ class Feed:
             else:
                 self._poked.wait(self._pause())
                 if self._poked.is_set() or any(watch.calls_for_a_look() for watch in self._watches):
-                    return True
-        return False
+                    return
 
     def _idle_for(self) -> float:
         return time.monotonic() - (self._idle_since or time.monotonic())

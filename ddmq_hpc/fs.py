@@ -118,7 +118,7 @@ class Calls:
             finally:
                 os.close(handle)  # on NFS this is where a full disk or a soft mount speaks up
         except BaseException:
-            self.unlink(path)
+            self._remove_half(path)
             raise
 
     def create_open(self, path: str, data: bytes, mode: int = 0o664) -> int:
@@ -133,9 +133,16 @@ class Calls:
                 written += os.write(handle, data[written:])
         except BaseException:
             os.close(handle)
-            self.unlink(path)
+            self._remove_half(path)
             raise
         return handle
+
+    def _remove_half(self, path: str) -> None:
+        """Where that fails, too, it is left to `clean`: the first error is the one to tell."""
+        try:
+            self.unlink(path)
+        except OSError:
+            pass
 
     def sync_file(self, handle: int) -> None:
         os.fsync(handle)
@@ -425,16 +432,16 @@ class Filesystem(Calls):
         self._make(path, may_vanish=False)
 
     def remove_tree(self, path: str) -> None:
-        """Remove a directory that no client uses any more, with all that is in it; links are not followed."""
+        """Remove a directory that no client uses any more, with all that is in it, as far as that can be done. Links
+        are not followed."""
         try:
             if not self.is_there(path):
                 return
             from shutil import rmtree
 
             rmtree(path, ignore_errors=True)
-        except OSError as error:
-            if error.errno not in GONE | UNKNOWN:
-                raise
+        except OSError:
+            pass
 
     def _make(self, directory: str, may_vanish: bool) -> None:
         for left in _TRIES:

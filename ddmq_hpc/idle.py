@@ -8,10 +8,15 @@ is one small request each, and a look follows when one of them changed, when som
 from __future__ import annotations
 
 from random import uniform
+from threading import Lock
+from time import monotonic
+from typing import Callable
 
+from ddmq_hpc.errors import StorageError
 from ddmq_hpc.fs import GONE
 from ddmq_hpc.names import is_bucket, is_delay_window, is_priority, parse_delayed, parse_lease
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.units import human
 
 #: Seconds between two polls, at first and at last; each half as long again as the one before, give or take a quarter.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 30.0
@@ -21,6 +26,9 @@ LOOK_EVERY = 600.0
 _FRESH = 0.05
 #: With more directories than this it is cheaper to look.
 _MOST_WATCHED = 16
+#: Seconds for which a worker tries on while the file system refuses everything.
+PATIENCE = 600.0
+_TELL_EVERY = 60.0
 
 
 class Backoff:
@@ -38,6 +46,40 @@ class Backoff:
 
     def reset(self) -> None:
         self._pause = self._first
+
+
+class Patience:
+    """Waits out what the file system refuses: a full disk is cleared, a read-only one made writable, and what was done
+    meanwhile need not be done again. Threads may share it."""
+
+    def __init__(self, tell: Callable[[str], None], sleep: Callable[[float], object]) -> None:
+        self._tell = tell
+        self._sleep = sleep
+        self._lock = Lock()
+        self._since: float | None = None
+        self._told = -1e9
+        self._backoff = Backoff(0.1, 10.0)
+
+    def wait(self, error: StorageError) -> None:
+        """Sleep for a while after an error. Raises it once there were nothing but errors for `PATIENCE` seconds."""
+        with self._lock:
+            now = monotonic()
+            if self._since is None:
+                self._since = now
+            if now - self._told > _TELL_EVERY:
+                self._told = now
+                self._tell(f"{error}; trying on for up to {human(PATIENCE)}")
+            if now - self._since > PATIENCE:
+                raise error
+            pause = self._backoff.next()
+        self._sleep(pause)
+
+    def succeeded(self) -> None:
+        """The file system does what it is asked for."""
+        if self._since is not None:
+            with self._lock:
+                self._since = None
+                self._backoff.reset()
 
 
 class Watch:

@@ -1,10 +1,16 @@
 """Outcomes of messages, appended to one file a host: written before a message is let go.
 
 A record is one write(2) on a file opened with O_APPEND, so the death of a process tears none and loses none. With
-`durable` a background flush follows within a second: a power cut can take the outcomes of the last second, and the
-messages they tell of may then come back. An outage of the server can take them, too, on a soft mount, where the
-messages stay settled all the same. One kernel writes a file (its name has host, boot and user), because appends of
-several NFS clients to one file overwrite each other.
+`durable`, and on a network file system, a background flush follows within a second: a power cut can take the outcomes
+of the last second, and the messages they tell of may then come back.
+
+On NFS write(2) only fills a page of this host: that the disk is full, a quota used up or the server gone is what a
+flush is told, and the page is dropped then. So the first record of a process and each one after a flush that failed is
+flushed before it counts, and what a failed flush was about is written again, so that it may be there twice. Lost is
+what a process wrote in the last second before it ended, when that cannot be flushed.
+
+One kernel writes a file (its name has host, boot and user), because appends of several NFS clients to one file
+overwrite each other.
 """
 
 from __future__ import annotations
@@ -36,12 +42,28 @@ class Journal:
         self._tail = ""
         self._unsynced: Any = None
         self._torn = False
+        self._wary = False  # what is written is flushed before it counts
+        self._in_doubt: list[bytes] = []  # written, and on a network file system not flushed yet
 
     def write(self, records: list[str], durable: bool) -> None:
         """Append records made by `record`. Raises OSError when they cannot be kept."""
         if self._forks != fork_count():
             self._open()
         data = (self._tail.join(records) + self._tail).encode()
+        if self._wary:
+            self._write_and_flush(data)
+            return
+        try:
+            self._append(data)
+        except OSError:
+            self._wary = True  # on NFS it is of pages written before that this was told, and no flush will be
+            raise
+        if self._fs.network:
+            self._in_doubt.append(data)
+        if (durable or self._fs.network) and self._unsynced is None:
+            self._flush_soon()
+
+    def _append(self, data: bytes) -> None:
         if self._torn:
             data = b"\n" + data  # a full disk took half a record: it must not take this one with it
         self._torn = True
@@ -53,8 +75,17 @@ class Journal:
             self._open()
             self._fs.append(self._handle, data)
         self._torn = False
-        if durable and self._unsynced is None:
-            self._flush_soon()
+
+    def _write_and_flush(self, data: bytes) -> None:
+        again, self._in_doubt = self._in_doubt, []
+        try:
+            self._append(b"".join([*again, data]))
+            self._torn = True
+            self._fs.sync_handle(self._handle)
+        except OSError:
+            self._in_doubt = again + self._in_doubt
+            raise
+        self._wary = self._torn = False
 
     @staticmethod
     def record(state: str, ident: str, attempt: int, at: float, taken: float, more: dict[str, Any]) -> str:
@@ -68,6 +99,8 @@ class Journal:
         self._handle = self._fs.open_append(self._path)
         self._forks = fork_count()
         self._unsynced = None
+        self._wary = self._fs.network
+        self._in_doubt = []  # of a parent, or of a file that was removed
         job = batch_job()
         self._tail = f',"host":"{host()}","pid":{os.getpid()}' + (f',"job":"{job}"' if job else "") + "}\n"
 
@@ -79,27 +112,40 @@ class Journal:
         self._unsynced.start()
 
     def flush(self) -> None:
-        """Bring what was written to the disk. A failure here is no outcome's failure: the records are in the kernel."""
+        """Bring what was written to the disk. A failure here is no outcome's failure: the next record is told of it."""
         timer, self._unsynced = self._unsynced, None
         if timer is None or self._handle < 0:
             return
         timer.cancel()
+        if self._wary:
+            return  # what is in doubt is to be written again
+        flushed, self._in_doubt = self._in_doubt, []
         try:
             self._fs.sync_handle(self._handle)
         except OSError:
-            pass
+            self._wary = self._torn = True
+        if self._wary:
+            self._in_doubt = flushed + self._in_doubt
 
     def close(self) -> None:
         if self._handle < 0:
             return
         if self._forks == fork_count():
             self.flush()
+            self._write_again()
         handle, self._handle = self._handle, -1
         self._forks = -1
         try:
             os.close(handle)
         except OSError:
             pass  # EIO of a soft mount: as in `flush`, what it was about is settled
+
+    def _write_again(self) -> None:
+        try:
+            if self._in_doubt:
+                self._write_and_flush(b"")
+        except OSError:
+            pass
 
 
 def _extra(more: dict[str, Any]) -> str:

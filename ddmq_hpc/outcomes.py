@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
-from ddmq_hpc.errors import LeaseLost, StorageBusy
-from ddmq_hpc.idle import Backoff
+from ddmq_hpc.errors import LeaseLost, StorageError
+from ddmq_hpc.idle import Patience
 from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.tasks import Result, Task
 
-#: How often settling is tried again while the file system has a fault: the outcome is known, and the work was done.
-_TRIES = 12
 #: The least time for which a task that asks to be released is left alone, in seconds.
 _RELEASED_FOR = 1.0
 
@@ -32,19 +29,19 @@ class Settled(NamedTuple):
     stop: str = ""
 
 
-def settle(queue: Queue, task: Task, result: Result, ending: Ending) -> Settled:
-    """Let go of a task's message, with the result in the journal. A fault of the file system is waited out."""
-    backoff = Backoff(0.1, 10.0)
-    for left in range(_TRIES, -1, -1):
+def settle(queue: Queue, task: Task, result: Result, ending: Ending, patience: Patience) -> Settled:
+    """Let go of a task's message, with the result in the journal. What the file system refuses is tried again: the
+    outcome is known, and the work was done."""
+    while True:
         try:
-            return _settle(queue, task, result, ending)
+            settled = _settle(queue, task, result, ending)
         except LeaseLost:
-            break
-        except StorageBusy:
-            if not left:
-                raise
-            time.sleep(backoff.next())
-    return Settled("lost")
+            return Settled("lost")
+        except StorageError as error:
+            patience.wait(error)
+        else:
+            patience.succeeded()
+            return settled
 
 
 def _settle(queue: Queue, task: Task, result: Result, ending: Ending) -> Settled:

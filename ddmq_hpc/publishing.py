@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
-from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.fs import Filesystem, Unanswered
 from ddmq_hpc.identity import fork_count, token
 from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_at, new_entry_name, pack_name
 
@@ -77,17 +78,27 @@ class Publisher:
 
     def put(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> str:
         """One pack of `lines`, taken not before `delay` seconds; on disk when `durable`. Its name. Raises OSError, and
-        then nothing of it is visible."""
+        then nothing of it is visible, unless it is `Unanswered`."""
         if durable and self._fs.sync_keeps_name:
             return self._put_then_sync(lines, priority, delay)
         pack, target = self.put_unsynced(lines, priority, delay, durable)
         if durable:
             try:
                 self.sync(self._paths.parent(target))
-            except OSError:
-                self._fs.drop(target)  # unless somebody took it already, nothing of it stays
-                raise
+            except OSError as error:
+                self._withdraw(target, error)
         return pack
+
+    def _withdraw(self, target: str, error: OSError) -> NoReturn:
+        """Nothing stays of what could not be flushed. `Unanswered` where that is not known: it cannot be removed, or
+        somebody took it already."""
+        try:
+            withdrawn = self._fs.drop(target)
+        except OSError:
+            withdrawn = False
+        if withdrawn:
+            raise error
+        raise Unanswered(error.errno, error.strerror, target) from error
 
     def _put_then_sync(self, lines: list[bytes], priority: int, delay: float) -> str:
         """One flush for the pack and its name, half the cost of one for each.
@@ -101,9 +112,8 @@ class Publisher:
             self.place(source, target)
             try:
                 fs.sync_file(handle)
-            except OSError:
-                fs.drop(target)  # as in `put`
-                raise
+            except OSError as error:
+                self._withdraw(target, error)
         finally:
             os.close(handle)
         return pack

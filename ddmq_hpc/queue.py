@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from threading import Lock
 from typing import Any, Callable
 
-from ddmq_hpc.errors import DdmqError, LeaseLost, QueueNotFound, QueuePaused, RootNotFound, storage_error
+from ddmq_hpc.errors import DdmqError, LeaseLost, QueueNotFound, QueuePaused, RootNotFound, StorageBusy, storage_error
 from ddmq_hpc.fate import Fate, Rules
 from ddmq_hpc.fs import GONE, NO_FILE, Filesystem, Unanswered
 from ddmq_hpc.handles import Handle, Handles, receipt_of
@@ -71,7 +71,7 @@ class Queue:
 
     def take(self, count: int = 1, wait: float = 0.0, duration: float | None = None) -> list[Message]:
         """Lease up to `count` messages, in order. Nothing only when nothing is ready, and has not been for `wait`
-        seconds.
+        seconds; a `StorageBusy` is waited out as long.
 
         The lease lasts `duration` seconds, or as long as the first message's own timeout or the queue's says. Raises
         `QueuePaused`, `StorageError`.
@@ -82,10 +82,13 @@ class Queue:
             settings = self._settings()
             if settings.paused:
                 raise QueuePaused(self.name)
+            found: list[Message] = []
             try:
                 found = self._take_now(count, duration, settings)
             except OSError as error:
-                raise self.trouble(error, f"take from queue {self.name!r}") from error
+                failure = self.trouble(error, f"take from queue {self.name!r}")
+                if not isinstance(failure, StorageBusy) or not wait or self.fs.monotonic() >= end:
+                    raise failure from error
             if found or not wait:
                 return found
             left = end - self.fs.monotonic()
@@ -96,13 +99,21 @@ class Queue:
 
     def _take_now(self, count: int, duration: float | None, settings: Settings) -> list[Message]:
         self.sweeper.maybe(settings)
+        if self.taker.stranded:
+            self.taker.give_back()
         milliseconds = int((settings.timeout if duration is None else duration) * 1000) or 1
         leases = self.taker.take(count, milliseconds)
         if not leases and not self._looks_empty(settings):
             leases = self.taker.take(count, milliseconds)
         messages: list[Message] = []
-        for lease, path in leases:
-            messages += self._open(lease, path, settings, duration is None)
+        for at, (lease, path) in enumerate(leases):
+            try:
+                messages += self._open(lease, path, settings, duration is None)
+            except OSError:
+                self.taker.give_back([unread for unread, _ in leases[at:]])
+                if not messages:
+                    raise
+                break
         if leases and not messages:
             return self._take_now(count, duration, settings)  # all of it was damaged: it is out of the way now
         return messages
@@ -154,8 +165,6 @@ class Queue:
             if error.errno in NO_FILE:
                 self._set_aside(held, dict.fromkeys(range(lease.entry.first, lease.entry.stop), "no-file"))
                 return []
-            whole = set(range(lease.entry.first, lease.entry.stop))
-            self._settle(held, whole, lambda run, part: self.paths.in_ready(run.priority, part))
             raise
         if bad:
             self._set_aside(held, bad)
@@ -234,12 +243,16 @@ class Queue:
         """Hold on to the messages (and to what was taken with them) for `duration` seconds from now, by default as long
         as they were taken for. Raises `LeaseLost`."""
         lost = []
-        for held, handles in self.handles.by_lease(messages):
-            with held.lock:
-                for lease in {lease for index in handles if (lease := held.run_of(index))}:
-                    span = lease.duration if duration is None else max(1, int(duration * 1000))
-                    self._renew(held, lease, span)
-                lost += [handle for index, handle in handles.items() if not held.run_of(index)]
+        try:
+            for held, handles in self.handles.by_lease(messages):
+                with held.lock:
+                    self._make_sure(held)
+                    for lease in {lease for index in handles if (lease := held.run_of(index))}:
+                        span = lease.duration if duration is None else max(1, int(duration * 1000))
+                        self._renew(held, lease, span)
+                    lost += [handle for index, handle in handles.items() if not held.run_of(index)]
+        except OSError as error:
+            raise self.trouble(error, "extend a lease") from error
         if lost:
             raise self._lost(lost)
 
@@ -248,17 +261,23 @@ class Queue:
             for lease in list(held.runs):
                 self._renew(held, lease, max(1, int(seconds * 1000)))
 
+    def _make_sure(self, held: Held) -> None:
+        """Of a lease that a call failed on it is found out what stands. Under its lock. Raises OSError."""
+        if held.doubtful:
+            held.find_again(self.fs, self.paths)
+
     def _renew(self, held: Held, lease: Lease, span: int) -> None:
         longer = lease._replace(deadline=int(self.fs.now(self.paths.tmp) * 1000) + span, duration=span)
         if longer == lease:
             longer = longer._replace(deadline=lease.deadline + 1)  # a heartbeat is seen by its new name
+        held.path = None
         try:
             kept = self.fs.claim(self.paths.in_leased(lease), self.paths.in_leased(longer))
-        except OSError as error:
-            raise self.trouble(error, "extend a lease") from error
+        except OSError:
+            held.doubtful = True
+            raise
         at = held.runs.index(lease)
         held.runs[at : at + 1] = [longer] if kept else []
-        held.path = None
 
     def _settle_all(
         self,
@@ -268,11 +287,15 @@ class Queue:
         outcome: dict[str, Any],
     ) -> None:
         lost: list[Handle] = []
+        done: list[tuple[Held, set[int]]] = []
         try:
             for held, handles in self.handles.by_lease(messages):
-                if gone := self._settle_held(held, handles, state, fate_of, outcome):
-                    lost += [handles[index] for index in gone]
+                missing = self._settle_held(held, handles, state, fate_of, outcome)
+                lost += [handles[index] for index in missing]
+                done.append((held, handles.keys() - missing))
         except OSError as error:
+            for held, indexes in done:
+                held.gone |= indexes
             raise self.trouble(error, f"settle messages of queue {self.name!r}") from error
         if fate_of is not None:
             self.taker.forget()
@@ -291,13 +314,14 @@ class Queue:
         lost."""
         now = self.fs.now(self.paths.tmp)
         with held.lock:
+            self._make_sure(held)
             if fate_of is None and _is_all(held, handles) and now * 1000 <= held.runs[0].deadline:
                 record = self._record(state, held.runs[0], held.runs[0].entry, now, held, outcome)
                 whole = self.paths.in_leased(held.runs[0])
                 return () if self._settle_whole(held, record, whole) else self._too_late(held, handles.keys(), now)
         self._forget_reclaimed(held, now)
         mine = {index for index in handles if held.run_of(index)}
-        lost = handles.keys() - mine
+        lost = handles.keys() - mine - held.gone
         if not mine:
             return lost
         # The runs of a lease differ in nothing but their ranges, which other threads may divide meanwhile.
@@ -332,9 +356,13 @@ class Queue:
     def _settle_whole(self, held: Held, record: str, path: str) -> bool:
         """The usual case in few calls: everything of a lease is done, and the lease has not run out. Under its lock."""
         self.journal.write([record], self._settings().durable)
-        done = self.fs.drop(path) or self._reply_was_lost(held.runs[0], path)
-        held.runs.clear()
         held.path = None
+        try:
+            done = self.fs.drop(path) or self._reply_was_lost(held.runs[0], path)
+        except OSError:
+            held.doubtful = True
+            raise
+        held.runs.clear()
         return done
 
     def _settle(self, held: Held, indexes: Collection[int], target: Callable[[Lease, Entry], str] | None) -> set[int]:
@@ -350,7 +378,12 @@ class Queue:
                 kept = [lease._replace(entry=run) for run in kept_runs(lease.entry, mine)]
                 parts = runs_of(lease.entry, mine)
                 go = [(part, target(lease, part)) for part in parts] if target else []
-                done = self._divide(lease, kept, go)
+                try:
+                    done = self._divide(lease, kept, go)
+                except OSError:
+                    held.doubtful = True
+                    held.gone |= set(indexes) - lost
+                    raise
                 at = held.runs.index(lease)
                 held.runs[at : at + 1] = kept if done else []
                 if done:
@@ -418,12 +451,17 @@ class Queue:
         return self._removed() or LeaseLost([receipt_of(handle) for handle in handles])
 
     def _removed(self) -> DdmqError | None:
-        """The error that says so when the queue, or its root, is not there any more."""
-        if self.fs.is_there(self.paths.top):
+        """The error that says so when the queue, or its root, is not there any more. Nothing when that cannot be
+        seen."""
+        root = self.paths.root
+        try:
+            if self.fs.is_there(self.paths.top):
+                return None
+            gone = QueueNotFound(root, self.name) if self.fs.is_there(root) else RootNotFound(root)
+        except OSError:
             return None
         self.close()  # the journal may be made again, but it is another file then
-        root = self.paths.root
-        return QueueNotFound(root, self.name) if self.fs.is_there(root) else RootNotFound(root)
+        return gone
 
 
 def _is_all(held: Held, indexes: Collection[int]) -> bool:

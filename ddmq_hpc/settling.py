@@ -69,6 +69,21 @@ def carve(fs: Filesystem, paths: QueuePaths, whole: str, keep: list[str], go: li
     return True
 
 
+def take_over(fs: Filesystem, paths: QueuePaths, whole: Lease, owner: str, now_ms: int) -> Lease | None:
+    """Make an entry that was being divided `owner`'s, whole as it was; None when somebody else was first.
+
+    It stays marked until it is put somewhere. Its pieces are void, and no more of them can be made.
+    """
+    mine = split_lease(whole, whole.entry, now_ms)._replace(owner=owner)
+    if not fs.claim(paths.in_leased(whole), paths.in_leased(mine)):
+        return None
+    fs.refresh(paths.leased)
+    for piece in _leases(fs.names(paths.leased)):
+        if piece != mine and mine.entry.contains(piece.entry):
+            fs.drop(paths.in_leased(piece))
+    return mine
+
+
 def _parked(paths: QueuePaths, whole: str, pieces: list[Parting]) -> list[str]:
     """Where pieces stay until `whole` is out of the way."""
     (lease,) = _leases([whole])
@@ -147,7 +162,7 @@ class Settler(Protocol):
 class Held:
     """The runs of one pack that a take brought and that are not settled yet; shared by its messages."""
 
-    __slots__ = ("first", "lock", "path", "queue", "runs", "taken")
+    __slots__ = ("doubtful", "first", "gone", "lock", "path", "queue", "runs", "taken")
 
     def __init__(self, queue: Settler, lease: Lease, path: str | None = None) -> None:
         self.queue = queue
@@ -156,12 +171,24 @@ class Held:
         self.path = path  # of the only run when that is one message, as long as it is held as it was taken
         self.taken = (lease.deadline - lease.duration) / 1000
         self.lock = Lock()
+        self.doubtful = False  # a call failed, and nobody knows what stands
+        self.gone: set[int] = set()  # settled by a call that failed later, or seemed to: to try again is no loss
 
     def run_of(self, index: int) -> Lease | None:
         for lease in self.runs:
             if lease.entry.first <= index < lease.entry.stop:
                 return lease
         return None
+
+    def find_again(self, fs: Filesystem, paths: QueuePaths) -> None:
+        """Find out what stands after a call that failed. Under the lock. Raises OSError."""
+        before, now = self.runs, fs.now(paths.tmp) * 1000
+        self.runs = standing(fs, paths, self.first)
+        if fs.network and all(now < lease.deadline for lease in before):
+            # Nobody may have reclaimed what is missing: this client's call let go of it, and the reply was lost.
+            were = {index for lease in before for index in range(lease.entry.first, lease.entry.stop)}
+            self.gone |= {index for index in were if not self.run_of(index)}
+        self.doubtful = False
 
     def receipt(self, index: int) -> str | None:
         lease = self.run_of(index)
@@ -176,6 +203,23 @@ class Held:
 
     def nack_one(self, message: Message) -> None:
         self.queue.nack([message])
+
+
+def standing(fs: Filesystem, paths: QueuePaths, taken: Lease) -> list[Lease]:
+    """What stands of a lease after a call on it that failed, in order: a rename may have been executed, or be half of a
+    division, which is undone. Found by the owner, which no other take has. Raises OSError."""
+    now_ms = int(fs.now(paths.tmp) * 1000)
+    if fs.network:
+        fs.touch(paths.leased)  # as `refresh`, but a listing that may be incomplete will not do here
+    owner, pack = taken.owner, taken.entry.pack
+    found = {lease for lease in _leases(fs.names(paths.leased)) if lease.owner == owner and lease.entry.pack == pack}
+    for whole in [lease for lease in found if lease.split]:
+        found -= {lease for lease in found if whole.entry.contains(lease.entry)}
+        mine = take_over(fs, paths, whole, owner, now_ms)
+        again = taken._replace(entry=whole.entry, deadline=now_ms + taken.duration)
+        if mine and fs.claim(paths.in_leased(mine), paths.in_leased(again)):
+            found.add(again)
+    return sorted(found, key=lambda lease: lease.entry.first)
 
 
 def kept_runs(entry: Entry, gone: Iterable[int]) -> list[Entry]:

@@ -21,7 +21,7 @@ from ddmq_hpc.journal import Journal
 from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_leftover, parse_delayed, parse_lease
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.settings import Settings
-from ddmq_hpc.settling import split_lease
+from ddmq_hpc.settling import take_over
 
 #: Seconds between sweeps of one client, and of all clients of a node together.
 SWEEP_SECONDS = 10.0
@@ -125,18 +125,10 @@ class Sweeper:
         return ended
 
     def _undo_division(self, whole: Lease) -> str:
-        """Make an entry that was being divided ready again; the state it got, or nothing when somebody else was first.
-
-        Once it is taken over its pieces are void, and no more of them can be made.
-        """
+        """Make an entry that was being divided ready again; its state then, or nothing when somebody else was first."""
         fs, paths = self._fs, self._paths
-        mine = split_lease(whole, whole.entry, int(fs.now(paths.tmp) * 1000))._replace(owner=self._identity.owner())
-        if not fs.claim(paths.in_leased(whole), paths.in_leased(mine)):
-            return ""
-        for piece in self._held():
-            if piece != mine and mine.entry.contains(piece.entry):
-                fs.drop(paths.in_leased(piece))
-        return "ready" if fs.put(paths.in_leased(mine), paths.in_ready(mine.priority, mine.entry)) else ""
+        mine = take_over(fs, paths, whole, self._identity.owner(), int(fs.now(paths.tmp) * 1000))
+        return "ready" if mine and fs.put(paths.in_leased(mine), paths.in_ready(mine.priority, mine.entry)) else ""
 
     def _requeue(self, lease: Lease, settings: Settings) -> str:
         """Put an ended lease where it belongs; the state it got, or nothing when somebody else was first."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from threading import Lock
 
-from ddmq_hpc.fs import Filesystem, Unanswered
+from ddmq_hpc.fs import UNKNOWN, Filesystem
 from ddmq_hpc.head import Candidate, Head
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.names import SPLIT, Entry, Lease, QueuePaths, lease_name
-from ddmq_hpc.settling import carve, split_span
+from ddmq_hpc.settling import carve, split_span, standing
 
 #: When takers collide, the rest of a pack goes back in this many pieces.
 SHATTER = 8
@@ -26,6 +27,8 @@ class Taker:
         self._identity = identity
         self._lock = Lock()
         self.head = Head(fs, paths)
+        #: Leased by calls that failed, for all that is known: nobody works on them.
+        self.stranded: list[Lease] = []
 
     def take(self, count: int, duration_ms: int) -> list[Taken]:
         """Leases, with their paths, of up to `count` messages in all, in order; fewer when ready looks empty. Raises
@@ -61,27 +64,45 @@ class Taker:
         part = entry if cut >= entry.stop else entry.part(entry.first, cut)
         path = f"{paths.leased}/{lease_name(priority, part.name, deadline, duration_ms, owner)}"
         mine = Lease(priority, part, deadline, duration_ms, owner)
-        if part is entry:
-            return (mine, path) if fs.claim(source, path) else None
+        try:
+            if part is entry:
+                return (mine, path) if fs.claim(source, path) else None
+            return (mine, path) if self._divide(candidate, mine, now_ms) else None
+        except OSError as error:
+            self.stranded.append(mine)
+            if error.errno not in UNKNOWN:  # nor would anything else be answered now
+                self.give_back()
+            raise
+
+    def _divide(self, candidate: Candidate, mine: Lease, now_ms: int) -> bool:
+        """Make the front of an entry the lease `mine`, and the rest ready again."""
+        fs, paths = self._fs, self._paths
+        priority, entry, source = candidate
         bucket, _, name = source.rpartition("/")
-        span = split_span(duration_ms)
-        whole = f"{paths.leased}/{lease_name(priority, name, now_ms + span, span, owner, SPLIT)}"
+        span = split_span(mine.duration)
+        whole = f"{paths.leased}/{lease_name(priority, name, now_ms + span, span, mine.owner, SPLIT)}"
         if not fs.claim(source, whole):
-            return None
-        rest = entry.part(cut, entry.stop)
+            return False
+        rest = entry.part(mine.entry.stop, entry.stop)
         pieces = [rest] if self.head.window < _CONTENDED else _shattered(rest)
         back = [(piece, f"{bucket}/{piece.name}") for piece in pieces]
-        try:
-            if not carve(fs, paths, whole, [path], back):
-                return None
-        except Unanswered:
-            raise
-        except OSError:
-            fs.put(whole, source)
-            raise
+        if not carve(fs, paths, whole, [paths.in_leased(mine)], back):
+            return False
         with self._lock:
             self.head.put_back(priority, back)
-        return mine, path
+        return True
+
+    def give_back(self, leases: Collection[Lease] = ()) -> None:
+        """Make ready what was leased by calls that failed, these and those before; what cannot be now is next time."""
+        left, self.stranded = [*self.stranded, *leases], []
+        try:
+            while left:
+                for lease in standing(self._fs, self._paths, left[-1]):
+                    self._fs.put(self._paths.in_leased(lease), self._paths.in_ready(lease.priority, lease.entry))
+                left.pop()
+                self.forget()
+        except OSError:
+            self.stranded += left
 
     def new_owner(self) -> str:
         return self._identity.owner()

@@ -23,6 +23,7 @@ from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.feed import NO_TIME, UNTIL, Appetite, Feed
 from ddmq_hpc.handlers import AnyHandler, handler_of
 from ddmq_hpc.identity import host, token
+from ddmq_hpc.idle import Patience
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import Lease
 from ddmq_hpc.outcomes import Ending, Settled, settle
@@ -141,9 +142,10 @@ class Worker:
         if self.options.walltime is not None:
             self._window.job_end()
         self._pace = Pace()
-        self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve)
         #: Told in a line what a person at a terminal wants to know at once.
         self.tell: Callable[[str], None] = lambda text: None
+        self._patience = Patience(self._say, time.sleep)
+        self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve, self._say)
         #: Called about once a second, by the watching thread.
         self.watchers: list[Callable[[], None]] = []
         #: Called by slots when a message was let go.
@@ -157,6 +159,9 @@ class Worker:
         self._trouble: BaseException | None = None
         #: Where its tasks have their directories, on this node's own disk.
         self.directory = directory or tempfile.mkdtemp(prefix=f"ddmq-hpc-{self.name}-")
+
+    def _say(self, text: str) -> None:
+        self.tell(text)
 
     def _end_of_job(self) -> Callable[[], float | None]:
         """What tells when the job ends, in seconds since 1970."""
@@ -404,7 +409,7 @@ class Worker:
     def _settle(self, work: _Work, result: Result) -> None:
         timed_out = self.options.timeout if work.timed_out else None
         stopped = self._was_stopped(work, result)
-        settled = settle(work.queue, work.task, result, Ending(work.lost, timed_out, stopped))
+        settled = settle(work.queue, work.task, result, Ending(work.lost, timed_out, stopped), self._patience)
         if settled.how == "done":
             self._pace.add(result.wall)
         self._count(settled.how)
