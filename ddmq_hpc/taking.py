@@ -62,11 +62,11 @@ class Taker:
         path = f"{paths.leased}/{lease_name(priority, part.name, deadline, duration_ms, owner)}"
         mine = Lease(priority, part, deadline, duration_ms, owner)
         if part is entry:
-            return (mine, path) if fs.claim(source, path) else None
+            return (mine, path) if fs.race(source, path) else None
         bucket, _, name = source.rpartition("/")
         span = split_span(duration_ms)
         whole = f"{paths.leased}/{lease_name(priority, name, now_ms + span, span, owner, SPLIT)}"
-        if not fs.claim(source, whole):
+        if not fs.race(source, whole):
             return None
         rest = entry.part(cut, entry.stop)
         pieces = [rest] if self.head.window < _CONTENDED else _shattered(rest)
