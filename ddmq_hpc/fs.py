@@ -294,11 +294,11 @@ class Filesystem(Calls):
             self.rename(source, target)
             return True
         except OSError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno == errno.ENOENT and not self.mount.remembers_names:
                 return self.network and self.is_there(target)
             if error.errno not in GONE | UNKNOWN:
                 raise
-        return self.claim(source, target)
+        return self.claim(source, target)  # done again, it finds what it has done itself
 
     def put(self, source: str, target: str) -> bool:
         """Rename to a name in a bucket that may have to be made first. False when `source` is gone.
