@@ -11,6 +11,7 @@ each name in it is then looked up anew.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from operator import itemgetter
 
 from ddmq_hpc.fs import Filesystem
@@ -165,12 +166,12 @@ class Head:
         while near:
             bucket = before if before in near else choice(near)
             if names := self._read_bucket(directory, bucket, thorough=False):
-                found = _in_order([(name, bucket) for name in names])
+                names.sort()  # as text: who starts anywhere need not know that piece 2 of a pack is before piece 10
                 if bucket == before:
-                    self._skip = min(sum(name < last for name in names), self.window - 1)
+                    self._skip = min(bisect_left(names, last), self.window - 1)
                 else:
                     self._start_anywhere(len(names))
-                return found
+                return [(name, bucket) for name in reversed(names)]
             near.remove(bucket)
         return []
 
