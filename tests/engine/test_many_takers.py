@@ -15,9 +15,9 @@ from ddmq_hpc.broker import Broker
 FEW, MANY = 2, 32
 #: How fast many are together, at least, in terms of the few.
 BAR = 0.8
-#: What is below that so far, and is not to get worse. On two CPUs with little else to do it was 0.84 to 0.92 one by one and
-#: 0.74 to 0.96 in bulk, and 0.67 to 0.76 with a queue for each process, where none meets another. Half as much where
-#: others keep the CPUs busy, too.
+#: What is below that so far, and is not to get worse. On two CPUs with little else to do it was 0.84 to 0.92 one by one
+#: and 0.74 to 0.96 in bulk, and 0.67 to 0.76 with a queue for each process, where none meets another. Half as much
+#: where others keep the CPUs busy, too.
 NOT_MET = {"one-by-one": 0.4, "in-bulk": 0.3}
 ROUNDS = 7
 #: Messages a round by the way they are published; and those each process takes before the clock starts, since the
