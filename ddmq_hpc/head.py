@@ -37,10 +37,8 @@ _ENTRIES_A_BUCKET = 16
 _APART = 4
 #: For how long a bucket found empty is taken to be so: only what is put back comes into one whose time is over.
 _EMPTY_SECONDS, _OVER_EMPTY_SECONDS = 1.0, 4.0
-#: A bucket's time is over so long after its end, however slow its publishers are; and so long after it is removed.
+#: A bucket's time is over so long after its end, hardly a publisher being as slow; and so long after it is removed.
 _OVER_NS, _OLD_NS = 2_000_000_000, 30_000_000_000
-#: Seconds after which it does not matter any more that a bucket was once found empty.
-_FORGOTTEN = 60.0
 _NO_HORIZON = "~"  # sorts behind every name of an entry
 
 
@@ -135,8 +133,8 @@ class Head:
         self._front.clear()
         self._read_at = fs.monotonic()
         if thorough:
+            self._empty.clear()
             self._foreign.clear()
-            self._empty = {path: until for path, until in self._empty.items() if self._read_at - until < _FORGOTTEN}
             fs.refresh(ready)
         for priority in sorted(int(name) for name in fs.names(ready) if is_priority(name)):
             if thorough:
@@ -192,7 +190,7 @@ class Head:
 
     def _read_bucket(self, directory: str, bucket: str, thorough: bool) -> list[str]:
         path = f"{directory}/{bucket}"
-        if not thorough and self._read_at < self._empty.get(path, -1e9):
+        if self._read_at < self._empty.get(path, -1e9):
             return []
         if thorough:
             self._fs.refresh(path)
@@ -202,12 +200,10 @@ class Head:
         return [name for name in found if name not in self._foreign] if self._foreign else found
 
     def _found_empty(self, path: str, bucket: str) -> None:
-        """Remember it; remove it when its time is long over, or over when it was first found so. Rarely, because ESTALE
-        follows (measured on NFS)."""
+        """Remember it; remove it when its time is long over. Rarely, because ESTALE follows (measured on NFS)."""
         over = self._fs.time() * 1e9 - bucket_end_ns(bucket)
-        if over > _OLD_NS or (over > _OVER_NS and path in self._empty):
+        if over > _OLD_NS:
             self._fs.remove_empty(path)
-            self._empty.pop(path, None)
         else:
             self._empty[path] = self._read_at + (_OVER_EMPTY_SECONDS if over > _OVER_NS else _EMPTY_SECONDS)
 
