@@ -291,6 +291,22 @@ class Filesystem(Calls):
                 # A stale handle, or a name that this client remembered to be missing: looking has cured that.
         return False
 
+    def race(self, source: str, target: str) -> bool:
+        """Like `claim`, for a name that others are after, too: in few calls, since losing is usual.
+
+        False also when this client wrongly remembers `source` to be missing: the next listing shows it again, and opens
+        its directory, which cures that.
+        """
+        try:
+            self.rename(source, target)
+            return True
+        except OSError as error:
+            if error.errno == errno.ENOENT and not self.mount.remembers_names:
+                return self.network and self.is_there(target)
+            if error.errno not in GONE | UNKNOWN:
+                raise
+        return self.claim(source, target)  # done again, it finds what it has done itself
+
     def put(self, source: str, target: str) -> bool:
         """Rename to a name in a bucket that may have to be made first. False when `source` is gone.
 

@@ -176,10 +176,11 @@ def parse_entry(name: str) -> Entry | None:
     return _entry(found.groups()) if found else None
 
 
-def entry_order(name: str) -> tuple[str, int]:
-    """What to sort names in ready/ by where several are of the same pack; foreign ones anywhere."""
-    entry = parse_entry(name)
-    return (entry.pack, entry.first) if entry else (name, 0)
+def entry_order(name: str) -> tuple[str, int, str]:
+    """What to sort names in ready/ by where several are of the same pack; foreign ones anywhere. Of two numbers without
+    leading zeros the longer one is the greater, which takes a tenth of the time of parsing them."""
+    first = name[PACK_LENGTH + 1 :].partition("-")[0]
+    return name[:PACK_LENGTH], len(first), first
 
 
 def parse_lease(name: str) -> Lease | None:

@@ -23,7 +23,7 @@ from ddmq_hpc.taking import Taker
 
 #: How often a client looks again before it says that a queue is empty while others move its messages about, the waits
 #: between (seconds), and the age from which a directory's time of change is sure to tell of every change.
-_LOOKS, _FIRST_WAIT, _LONGEST_WAIT, _QUIET = 40, 0.001, 0.05, 0.02
+_LOOKS, _FIRST_WAIT, _LONGEST_WAIT, _QUIET = 40, 0.004, 0.05, 0.02
 _POLL_FIRST, _POLL_LONGEST = 0.05, 5.0
 
 
@@ -103,8 +103,10 @@ class Queue:
             self.taker.give_back()
         milliseconds = int((settings.timeout if duration is None else duration) * 1000) or 1
         leases = self.taker.take(count, milliseconds)
-        if not leases and not self._looks_empty(settings):
-            leases = self.taker.take(count, milliseconds)
+        for _ in range(_LOOKS):
+            if leases or self._looks_empty(settings):
+                break
+            leases = self.taker.take(count, milliseconds)  # nothing when others were faster with all that was seen
         messages: list[Message] = []
         for at, (lease, path) in enumerate(leases):
             try:

@@ -66,7 +66,7 @@ class Taker:
         mine = Lease(priority, part, deadline, duration_ms, owner)
         try:
             if part is entry:
-                return (mine, path) if fs.claim(source, path) else None
+                return (mine, path) if fs.race(source, path) else None
             return (mine, path) if self._divide(candidate, mine, now_ms) else None
         except OSError as error:
             self.stranded.append(mine)
@@ -81,7 +81,7 @@ class Taker:
         bucket, _, name = source.rpartition("/")
         span = split_span(mine.duration)
         whole = f"{paths.leased}/{lease_name(priority, name, now_ms + span, span, mine.owner, SPLIT)}"
-        if not fs.claim(source, whole):
+        if not fs.race(source, whole):
             return False
         rest = entry.part(mine.entry.stop, entry.stop)
         pieces = [rest] if self.head.window < _CONTENDED else _shattered(rest)

@@ -11,6 +11,7 @@ import pytest
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import BadReceipt, LeaseLost, UsageError
 from ddmq_hpc.identity import Detached
+from ddmq_hpc.taking import Taken, Taker
 
 
 def broker(place: Path, **settings: Any) -> Broker:
@@ -173,6 +174,19 @@ def test_waiting_ends_when_a_message_comes(place: Path) -> None:
     started = time.monotonic()
     assert b.consume("q", wait=0.3) == []
     assert 0.3 <= time.monotonic() - started < 2
+
+
+def test_who_loses_every_race_is_not_told_that_the_queue_is_empty(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times all that it saw is gone before it can take it, and is put back before it looks again."""
+    b = broker(place)
+    b.publish("q", "x")
+    take, faster = Taker.take, [True] * 3
+
+    def take_late(taker: Taker, count: int, duration_ms: int) -> list[Taken]:
+        return [] if faster and faster.pop() else take(taker, count, duration_ms)
+
+    monkeypatch.setattr(Taker, "take", take_late)
+    assert bodies(b.consume("q")) == ["x"]
 
 
 def test_threads_share_a_broker(place: Path) -> None:

@@ -209,6 +209,10 @@ class Network:
         cut = [server.number, client.number]
         self._order(trap=[client.number, server.number], holding=holding, then_cut=cut)
 
+    def delay(self, source: Guest, seconds: float) -> None:
+        """Deliver what `source` sends so much later, until the next `heal`."""
+        self._order(delay=[source.number, seconds])
+
     def trapped(self) -> int:
         """How many requests were met by `lose_reply` since the last `heal`."""
         return len(self._order()["trapped"])

@@ -6,7 +6,8 @@ MAC address is its number. DIRECTORY/control.sock takes one JSON object a connec
     {"cut": [A, B]}                 drop what A sends to B from now on, one way
     {"trap": [A, B], "holding": [HEX, ...], "then_cut": [C, D]}
                                     let the first frame from A to B that holds all of these bytes pass, then cut C, D
-    {"heal": true}                  no more faults
+    {"delay": [A, SECONDS]}         deliver what A sends so much later, as a network between hosts does
+    {"heal": true}                  no more faults and delays
     {}                              what was trapped (times), and how many frames were dropped
 """
 
@@ -17,6 +18,7 @@ import selectors
 import socket
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ class Faults:
     cuts: set[tuple[int, int]] = field(default_factory=set)
     traps: list[Trap] = field(default_factory=list)
     trapped: list[float] = field(default_factory=list)
+    delays: dict[int, float] = field(default_factory=dict)
     dropped: int = 0
 
     def passes(self, source: int, target: int, frame: bytes) -> bool:
@@ -65,8 +68,12 @@ class Faults:
             cut_source, cut_target = order["then_cut"]
             holding = tuple(bytes.fromhex(part) for part in order["holding"])
             self.traps.append(Trap(source, target, holding, (cut_source, cut_target)))
+        elif "delay" in order:
+            source, seconds = order["delay"]
+            self.delays[source] = seconds
         elif "heal" in order:
             self.cuts.clear()
+            self.delays.clear()
             self.traps.clear()
             self.trapped.clear()
         return {"trapped": self.trapped, "dropped": self.dropped}
@@ -77,7 +84,8 @@ class Switch:
         self._faults = Faults()
         self._ports: set[socket.socket] = set()
         self._behind: dict[bytes, socket.socket] = {}  # by MAC address
-        self._selector = selectors.DefaultSelector()
+        self._late: deque[tuple[float, socket.socket, bytes]] = deque()  # when to send what to whom
+        self._selector = selectors.SelectSelector()  # waits for fractions of a millisecond, which epoll does not
         packets = _listen(directory / "switch.sock", socket.SOCK_SEQPACKET)
         self._selector.register(packets, selectors.EVENT_READ, self._plug_in)
         orders = _listen(directory / "control.sock", socket.SOCK_STREAM)
@@ -85,8 +93,10 @@ class Switch:
 
     def run(self) -> None:
         while True:
-            for key, _ in self._selector.select():
+            wait = max(0.0, self._late[0][0] - time.monotonic()) if self._late else None
+            for key, _ in self._selector.select(wait):
                 key.data(key.fileobj)
+            self._send_late()
 
     def _plug_in(self, listener: socket.socket) -> None:
         port, _ = listener.accept()
@@ -121,7 +131,19 @@ class Switch:
                 receivers = [self._behind[target]]
             else:
                 receivers = []
+            delay = self._faults.delays.get(source[5], 0.0)
             for receiver in receivers:
+                if delay:
+                    self._late.append((time.monotonic() + delay, receiver, frame))
+                else:
+                    self._send(receiver, frame)
+
+    def _send_late(self) -> None:
+        """Send what has waited long enough, in the order it came: with one length of delay that is the order of being
+        due."""
+        while self._late and self._late[0][0] <= time.monotonic():
+            _, receiver, frame = self._late.popleft()
+            if receiver in self._ports:
                 self._send(receiver, frame)
 
     def _send(self, port: socket.socket, frame: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from guests import Site
 
@@ -17,6 +19,17 @@ def test_clients_are_hosts_of_their_own_on_one_file_system(site: Site) -> None:
     assert other.check("cat", "/nfs3/by-all") == "seen\n"
     assert "vers=3," in other.check("grep", "nfs3", "/proc/mounts")
     assert "vers=4.2," in other.check("grep", "nfs4", "/proc/mounts")
+
+
+def test_replies_are_late_when_told_to_be(site: Site) -> None:
+    client = site.clients[0]
+    site.network.delay(site.server, 0.5)
+    try:
+        begun = time.monotonic()
+        client.check("touch", "/nfs4/late")
+        assert time.monotonic() - begun > 0.5
+    finally:
+        site.network.heal()
 
 
 def test_a_server_comes_back_with_what_it_was_told_to_keep(site: Site) -> None:

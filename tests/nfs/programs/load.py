@@ -28,8 +28,8 @@ class Counting(Filesystem):
 
     lost = 0
 
-    def claim(self, source: str, target: str) -> bool:
-        done = super().claim(source, target)
+    def race(self, source: str, target: str) -> bool:
+        done = super().race(source, target)
         self.lost += not done
         return done
 
