@@ -12,7 +12,7 @@ from ddmq_hpc.names import Entry, bucket_of, pack_name
 from ddmq_hpc.taking import Taker
 
 #: When the messages were published (ns), one every 10 ms: 25 in each bucket of this level.
-START, STEP, LEVEL = 1_500_000_000_000_000_000, 10_000_000, 2
+START, STEP, LEVEL = 1_500_000_000_000_000_000, 10_000_000, 4
 
 
 def takers(root: Path, count: int, messages: int) -> list[Taker]:
