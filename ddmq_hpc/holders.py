@@ -140,5 +140,6 @@ class Judge:
             return []
         from ddmq_hpc.recovery import MAYBE_SECONDS, ask
 
-        states = ask(known, True, MAYBE_SECONDS)
+        shared = {holder.user for holder in jobs} != {user_name(os.geteuid())}
+        states = ask(known, shared, MAYBE_SECONDS)
         return [holder for holder, job in jobs.items() if job and states.get(job) == schedulers.ENDED]
