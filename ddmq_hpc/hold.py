@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from threading import Event, Thread
 from typing import Callable
 
 from ddmq_hpc.errors import LockLost
+from ddmq_hpc.heart import HEART
 from ddmq_hpc.holders import dated
 from ddmq_hpc.identity import fork_count
 from ddmq_hpc.lockdir import LockDirectory
@@ -19,7 +19,7 @@ _RENEW_AT, _RENEW_EVERY = 1 / 4, 15.0
 
 class Hold:
     """One slot of a lock, held from now on. `tenure.since` is when its file was touched last, by the steady clock;
-    `begin` is done beside what the lock is for."""
+    `begin` is what is left to do at the server, beside what the lock is for."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Hold:
         lease: float,
         tenure: Tenure,
         turnstile: Turnstile | None,
-        begin: Callable[[], None],
+        begin: Callable[[], None] | None,
     ) -> None:
         self.token = lock.generation
         self._directory, self._lock, self._slots, self._lease = directory, lock, slots, lease
@@ -37,12 +37,12 @@ class Hold:
         self._renewed = tenure.since
         self._begin = begin
         self._is_dated = self._is_gone = False
-        self._done = Event()
         self._forks = fork_count()
+        self.pause = min(lease * _RENEW_AT, _RENEW_EVERY)
+        self.first = 0.0 if begin else self.pause
         if directory.fs.monotonic() - self._renewed > min(1.0, lease / 10):
             self._renew()  # the file was touched long ago
-        self._thread = Thread(target=self._beat, name="ddmq-hpc-lock", daemon=True)
-        self._thread.start()
+        HEART.add(self)
 
     def is_lost(self) -> bool:
         """Whether it may be somebody else's by now. Looks at no file."""
@@ -52,12 +52,12 @@ class Hold:
         """Let it be the next one's. Raises OSError, `LockLost`."""
         if self._forks != fork_count():
             return  # a child's copy: the parent holds it
-        self._done.set()
+        HEART.remove(self)
         lost = self.is_lost()
         try:
             held = self._hand_over() if not lost else self._directory.let_go(self._lock)
         finally:
-            self._thread.join()
+            self._clear()
             if self._turnstile:
                 self._turnstile.leave()
         if lost or not held:
@@ -65,12 +65,18 @@ class Hold:
 
     # -- signs of life
 
-    def _beat(self) -> None:
-        self._begin()
-        while not self._done.wait(min(self._lease * _RENEW_AT, _RENEW_EVERY)):
-            if not self._is_dated:
-                self._date()
-            self._renew()
+    def beat(self) -> None:
+        if self._begin:
+            self._clear()
+            return
+        if not self._is_dated:
+            self._date()
+        self._renew()
+
+    def _clear(self) -> None:
+        begin, self._begin = self._begin, None
+        if begin:
+            begin()
 
     def _date(self) -> None:
         """Write down since when it is held, before signs of life change what the file's time tells."""
@@ -111,6 +117,7 @@ class Hold:
             lock = passed  # it gave up this very moment
         if not self._directory.let_go(lock):
             return lock is not self._lock  # else the heir looked for itself, and found it
+        self._clear()
         self._call_next()
         return True
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Callable
 
 from ddmq_hpc.errors import NotFound
@@ -38,6 +39,10 @@ _WHAT = "lock"
 _SILENT = 15.0
 #: A ticket without a waiter is removed after so many seconds. Who still waits makes a new one.
 _TICKET_AGE = 3600.0
+
+
+#: Whoever takes a lock again and again need not look each time what it is on.
+usual_filesystem = lru_cache(maxsize=64)(Filesystem)
 
 
 class View:
@@ -67,7 +72,9 @@ class View:
 class LockDirectory:
     """The directory of one lock. Every method raises OSError unless it says otherwise."""
 
-    def __init__(self, path: str | os.PathLike[str], filesystem: Callable[[str], Filesystem] = Filesystem) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], filesystem: Callable[[str], Filesystem] = usual_filesystem
+    ) -> None:
         self.path = os.path.abspath(os.fspath(path))
         self.top = lock_directory(self.path)
         self.paths = LockPaths(self.top, self.top)

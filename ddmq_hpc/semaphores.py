@@ -13,6 +13,7 @@ may find out only afterwards; what must not happen then has to compare tokens. T
 from __future__ import annotations
 
 import os
+from functools import cache
 from types import TracebackType
 from typing import Callable, NamedTuple
 
@@ -20,9 +21,15 @@ from ddmq_hpc.errors import DdmqError, UsageError, storage_error
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.hold import Hold
 from ddmq_hpc.holders import LEASE, Holder, holders, record
-from ddmq_hpc.identity import Identity
-from ddmq_hpc.lockdir import LockDirectory
+from ddmq_hpc.identity import Identity, batch_job
+from ddmq_hpc.lockdir import LockDirectory, usual_filesystem
 from ddmq_hpc.waiter import Waiter
+
+
+@cache
+def _identity(job: str) -> Identity:
+    """This process's, as long as it is in that batch job."""
+    return Identity()
 
 
 class Overview(NamedTuple):
@@ -51,7 +58,7 @@ class Semaphore:
         *,
         wait: float | None = None,
         lease: float = LEASE,
-        filesystem: Callable[[str], Filesystem] = Filesystem,
+        filesystem: Callable[[str], Filesystem] = usual_filesystem,
     ) -> None:
         if slots < 1:
             raise UsageError(f"{slots} slots: at least 1")
@@ -60,7 +67,7 @@ class Semaphore:
         self._place = LockDirectory(path, filesystem)
         self.path = self._place.path
         self.slots, self.wait, self.lease = slots, wait, lease
-        self._identity = Identity()
+        self._identity = _identity(batch_job())
         self._hold: Hold | None = None
 
     @property
@@ -114,7 +121,7 @@ class Lock(Semaphore):
         *,
         wait: float | None = None,
         lease: float = LEASE,
-        filesystem: Callable[[str], Filesystem] = Filesystem,
+        filesystem: Callable[[str], Filesystem] = usual_filesystem,
     ) -> None:
         super().__init__(path, 1, wait=wait, lease=lease, filesystem=filesystem)
 

@@ -21,7 +21,7 @@ _NOTE_BYTES = 1024
 #: A node has a lock for so many seconds at most before another node's turn,
 _TENURE = 1.0
 #: and each of its processes for so many turns, and not more than so many processes.
-_TURNS, _MOST = 2, 16
+_TURNS, _MOST = 4, 16
 
 
 class Tenure(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from random import uniform
 
 from ddmq_hpc.errors import LockBusy
@@ -25,6 +27,12 @@ _LOOK, _LOOK_AGAIN, _LOOK_MOST = 1.0, 0.25, 30.0
 _TIDY_EVERY = 64
 
 
+@lru_cache(maxsize=64)
+def _node_files(top: str, _: str | None) -> NodeFiles:
+    """To find out where they are takes a file server's time."""
+    return NodeFiles(top)
+
+
 class Waiter:
     """One try to get a lock."""
 
@@ -34,10 +42,10 @@ class Waiter:
         self._identity = identity
         #: This try, for those that hand a lock over on this node.
         self._owner = identity.owner()
-        node = NodeFiles(directory.top)
+        self._node = node = _node_files(directory.top, os.environ.get("TMPDIR"))
         # Those of one lease can go on with one file.
         self._turnstile = Turnstile(f"{node.path}.{lease:g}") if slots == 1 and node.path else None
-        self._judge = Judge(directory, node)
+        self._judge: Judge | None = None
         self._ticket: Ticket | None = None
         self._inode = 0
         self._touched = self._began = self._fs.monotonic()
@@ -81,7 +89,7 @@ class Waiter:
             if passed is None:
                 return None
             lock = passed
-        return Hold(self._directory, lock, 1, self._lease, tenure, turnstile, lambda: None)
+        return Hold(self._directory, lock, 1, self._lease, tenure, turnstile, None)
 
     def _enter(self, turnstile: Turnstile, timeout: float) -> bool:
         try:
@@ -153,6 +161,7 @@ class Waiter:
             return hold
         free = self._slots - len(view.held)
         if free <= 0:
+            self._judge = self._judge or Judge(self._directory, self._node)
             free += sum(self._directory.evict(lock) for lock in self._judge.over(view.held))
         ahead = sum(self._ticket is None or ticket < self._ticket for ticket in view.tickets)
         if free <= 0 or (ahead >= free and not self._was_free and not last):
