@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from threading import Event, Thread
 from typing import Callable
 
 from ddmq_hpc.errors import LockLost
 from ddmq_hpc.heart import HEART
 from ddmq_hpc.holders import dated
-from ddmq_hpc.identity import fork_count
+from ddmq_hpc.identity import Owner, fork_count
 from ddmq_hpc.lockdir import LockDirectory
 from ddmq_hpc.names import Lock
 from ddmq_hpc.turnstile import Note, Tenure, Turnstile
@@ -19,7 +20,7 @@ _RENEW_AT, _RENEW_EVERY = 1 / 4, 15.0
 
 class Hold:
     """One slot of a lock, held from now on. `tenure.since` is when its file was touched last, by the steady clock;
-    `begin` is what is left to do at the server, beside what the lock is for."""
+    `clear` is what is left to do at the server, beside what the lock is for."""
 
     def __init__(
         self,
@@ -29,20 +30,24 @@ class Hold:
         lease: float,
         tenure: Tenure,
         turnstile: Turnstile | None,
-        begin: Callable[[], None] | None,
+        clear: Callable[[], None] | None = None,
     ) -> None:
         self.token = lock.generation
         self._directory, self._lock, self._slots, self._lease = directory, lock, slots, lease
         self._tenure, self._turnstile = tenure, turnstile
         self._renewed = tenure.since
-        self._begin = begin
+        self._clear = clear
         self._is_dated = self._is_gone = False
         self._forks = fork_count()
-        self.pause = min(lease * _RENEW_AT, _RENEW_EVERY)
-        self.first = 0.0 if begin else self.pause
+        self._pause = min(lease * _RENEW_AT, _RENEW_EVERY)
+        self._done = Event()
+        self._thread: Thread | None = None
         if directory.fs.monotonic() - self._renewed > min(1.0, lease / 10):
             self._renew()  # the file was touched long ago
-        HEART.add(self)
+        if clear:
+            self._start()
+        else:
+            HEART.add(self, self._start, self._pause)
 
     def is_lost(self) -> bool:
         """Whether it may be somebody else's by now. Looks at no file."""
@@ -52,12 +57,14 @@ class Hold:
         """Let it be the next one's. Raises OSError, `LockLost`."""
         if self._forks != fork_count():
             return  # a child's copy: the parent holds it
-        HEART.remove(self)
+        self._done.set()
         lost = self.is_lost()
         try:
-            held = self._hand_over() if not lost else self._directory.let_go(self._lock)
+            held = self._hand_over("" if lost else self._heir())
         finally:
-            self._clear()
+            HEART.remove(self)
+            if self._thread:
+                self._thread.join()
             if self._turnstile:
                 self._turnstile.leave()
         if lost or not held:
@@ -65,18 +72,20 @@ class Hold:
 
     # -- signs of life
 
-    def beat(self) -> None:
-        if self._begin:
-            self._clear()
-            return
-        if not self._is_dated:
-            self._date()
-        self._renew()
+    def _start(self) -> None:
+        self._thread = Thread(target=self._beat, name="ddmq-hpc-lock", daemon=True)
+        self._thread.start()
 
-    def _clear(self) -> None:
-        begin, self._begin = self._begin, None
-        if begin:
-            begin()
+    def _beat(self) -> None:
+        pause = 0.0  # it was held for one before
+        if self._clear:
+            self._clear()
+            pause = self._pause
+        while not self._done.wait(pause):
+            pause = self._pause
+            if not self._is_dated:
+                self._date()
+            self._renew()
 
     def _date(self) -> None:
         """Write down since when it is held, before signs of life change what the file's time tells."""
@@ -104,40 +113,34 @@ class Hold:
 
     # -- the end
 
-    def _hand_over(self) -> bool:
-        """False when it was not held any more."""
-        lock = self._lock
-        if heir := self._heir():
-            passed = self._directory.pass_on(lock, heir)
-            if passed is None:
-                return False
-            assert self._turnstile
-            if self._turnstile.pass_on(Note(passed.name, self._tenure)):
-                return True
-            lock = passed  # it gave up this very moment
-        if not self._directory.let_go(lock):
-            return lock is not self._lock  # else the heir looked for itself, and found it
-        self._clear()
-        self._call_next()
-        return True
-
     def _heir(self) -> str:
         """Who waits on this node, if it may have the next turn."""
         if self._turnstile is None or self._tenure.is_over(self._directory.fs.monotonic(), self._lease):
             return ""
-        return self._turnstile.next_owner()
+        heir = self._turnstile.next_owner()
+        return heir if Owner.parse(heir) else ""
 
-    def _call_next(self) -> None:
-        """Let go of what else was linked to the file by ones that came late, and call the first who waits."""
-        directory = self._directory
+    def _hand_over(self, heir: str) -> bool:
+        """False when it was not held any more."""
+        lock = self._lock
+        if heir and self._turnstile:
+            passed = self._directory.pass_on(lock, heir)
+            if passed is None:
+                return False
+            if self._turnstile.pass_on(Note(passed.name, self._tenure)):
+                return True
+            lock = passed  # the heir gave up this very moment
+        let_go = self._directory.let_go(lock)
+        self._call_next(lock)
+        return let_go or lock is not self._lock  # else the heir looked for itself, and found it
+
+    def _call_next(self, lock: Lock) -> None:
+        """Let go of what else the file was linked to, and call the first who waits."""
         try:
-            view = directory.peek()
-            if view.newest < self._lock.generation:
-                view = directory.look()  # a listing of NFS v3 that is not complete
-            for lock in view.held:
-                if directory.inode(lock) == self._tenure.inode:
-                    directory.let_go(lock)
-                    view = directory.peek()
-            directory.call_next(view, self._slots)
+            self._directory.let_go_of_others(lock)
+            view = self._directory.peek()
+            if view.newest < lock.generation:
+                view = self._directory.look()  # a listing of NFS v3 that is not complete
+            self._directory.call_next(view, self._slots)
         except OSError:
             pass  # it was let go: those who wait look for themselves

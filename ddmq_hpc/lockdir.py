@@ -115,15 +115,6 @@ class LockDirectory:
     def file(self, held: Lock | Ticket) -> str:
         return self.paths.in_locks(held.name)
 
-    def inode(self, held: Lock | Ticket) -> int:
-        """0 when it is gone."""
-        try:
-            return self.fs.lstat(self.file(held)).st_ino
-        except OSError as error:
-            if error.errno in GONE:
-                return 0
-            raise
-
     # -- waiting
 
     def enter(self, view: View, record: bytes) -> Ticket:
@@ -146,14 +137,14 @@ class LockDirectory:
         ENOENT or ESTALE when the ticket is gone."""
         return self.fs.link_new(self.file(ticket), self.paths.in_locks(lock_name(_WHAT, view.newest + 1, False)))
 
-    def confirm(self, view: View, inode: int, slots: int) -> Lock | None:
+    def confirm(self, view: View, ticket: Ticket, slots: int) -> Lock | None:
         """What a ticket was linked to, if it is a slot for its owner alone; it is let go of otherwise. `view` is
         complete and younger than the link.
 
         Whoever made the link may have slept since it looked, and the generation have come and gone since; and a listing
         of NFS v3 that has the newest generation may still miss others.
         """
-        linked = [lock for lock in view.held if self.inode(lock) == inode]
+        linked = [lock for lock in view.held if self.fs.same_file(self.file(lock), self.file(ticket))]
         kept = None
         for lock in reversed(linked):
             if kept is None and view.is_newest(lock) and len(view.held) - len(linked) < slots:
@@ -162,21 +153,21 @@ class LockDirectory:
                 self.let_go(lock)
         return kept
 
-    def withdraw(self, ticket: Ticket | None, inode: int, owner: str, slots: int) -> None:
-        """Leave, also what was handed over meanwhile: it goes to the next."""
-        if ticket:
-            self.fs.drop(self.file(ticket))
-        view = self.look()
-        for lock in view.held:
-            if lock.owner == owner or (inode and self.inode(lock) == inode):
-                self.let_go(lock)
-                self.call_next(self.peek(), slots)
-
     # -- what ends a hold; the first one wins
 
     def let_go(self, lock: Lock) -> bool:
         """False when it was not held (any more)."""
         return self.fs.claim(self.file(lock), self.paths.in_locks(lock_name(_WHAT, lock.generation, True)))
+
+    def let_go_of_others(self, lock: Lock) -> None:
+        """Of one that was let go: let go of what else its file was linked to, by those that took its owner for a waiter
+        when it was none any more."""
+        free = self.paths.in_locks(lock_name(_WHAT, lock.generation, True))
+        if self.fs.lstat(free).st_nlink > 1:
+            for other in self.look().held:
+                # In this order: as long as its own name is there the file's number is no other's.
+                if self.fs.same_file(self.file(other), free):
+                    self.let_go(other)
 
     def evict(self, lock: Lock) -> bool:
         """Take it away from its holder. False when it is not the holder's any more."""

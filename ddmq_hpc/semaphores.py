@@ -155,6 +155,10 @@ def _break(place: LockDirectory) -> list[Holder]:
     broken = [holder for holder in holders(place, view.held) if place.evict(found[holder.token])]
     if broken:
         ticket = place.enter(view, record(Identity().owner(), LEASE))
-        place.take(view, ticket)
-        place.withdraw(ticket, place.inode(ticket), "", len(broken))
+        try:
+            if place.take(view, ticket) and (mine := place.confirm(place.look(), ticket, len(broken))):
+                place.let_go(mine)
+        finally:
+            place.fs.drop(place.file(ticket))
+        place.call_next(place.peek(), len(broken))
     return broken

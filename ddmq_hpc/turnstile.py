@@ -25,16 +25,15 @@ _TURNS, _MOST = 4, 16
 
 
 class Tenure(NamedTuple):
-    """A node's time with a lock: since when (monotonic clock: when its file was last touched), the file, its turns."""
+    """A node's time with a lock: since when (monotonic clock: when its file was last touched), and its turns."""
 
     since: float
-    inode: int
     turns: int
     pids: tuple[int, ...]
 
     @classmethod
-    def begin(cls, since: float, inode: int) -> Tenure:
-        return cls(since, inode, 1, (os.getpid(),))
+    def begin(cls, since: float) -> Tenure:
+        return cls(since, 1, (os.getpid(),))
 
     def next_turn(self) -> Tenure:
         return self._replace(turns=self.turns + 1, pids=tuple({*self.pids, os.getpid()}))
@@ -56,8 +55,8 @@ class Note(NamedTuple):
     @classmethod
     def decode(cls, data: bytes) -> Note | None:
         try:
-            name, since, inode, turns, pids = json.loads(data)
-            return cls(str(name), Tenure(float(since), int(inode), int(turns), tuple(map(int, pids))))
+            name, since, turns, pids = json.loads(data)
+            return cls(str(name), Tenure(float(since), int(turns), tuple(map(int, pids))))
         except (ValueError, TypeError):
             return None
 

@@ -47,7 +47,6 @@ class Waiter:
         self._turnstile = Turnstile(f"{node.path}.{lease:g}") if slots == 1 and node.path else None
         self._judge: Judge | None = None
         self._ticket: Ticket | None = None
-        self._inode = 0
         self._touched = self._began = self._fs.monotonic()
         self._cost = 0.0
         self._was_free = False
@@ -62,9 +61,16 @@ class Waiter:
             raise
 
     def _leave(self) -> None:
+        """What was handed over meanwhile goes to the next."""
         try:
+            if self._ticket:
+                self._fs.drop(self._directory.file(self._ticket))
             if self._ticket or (self._turnstile and self._turnstile.was_next):
-                self._directory.withdraw(self._ticket, self._inode, self._owner, self._slots)
+                view = self._directory.look()
+                mine = {holder.token for holder in holders(self._directory, view.held) if holder.owner == self._owner}
+                for lock in view.held:
+                    if lock.generation in mine and self._directory.let_go(lock):
+                        self._directory.call_next(self._directory.peek(), self._slots)
         except OSError:
             pass  # a ticket without a waiter: somebody removes it in time
         finally:
@@ -85,11 +91,11 @@ class Waiter:
         tenure = note.tenure.next_turn()
         # Somebody else's, who gave up or died, or old: then it may have been taken away.
         if lock.owner != self._owner or self._fs.monotonic() - tenure.since > self._lease / 2:
-            passed = self._claim(lock)
-            if passed is None:
+            claimed = self._claim(lock)
+            if claimed is None:
                 return None
-            lock = passed
-        return Hold(self._directory, lock, 1, self._lease, tenure, turnstile, None)
+            lock = claimed
+        return Hold(self._directory, lock, 1, self._lease, tenure, turnstile)
 
     def _enter(self, turnstile: Turnstile, timeout: float) -> bool:
         try:
@@ -99,8 +105,7 @@ class Waiter:
 
     def _claim(self, lock: Lock) -> Lock | None:
         """Hold what was passed on to this node, unless another came first."""
-        self._owner = self._identity.owner()
-        return self._directory.pass_on(lock, self._owner)
+        return self._directory.pass_on(lock, self._identity.owner())
 
     # -- at the file server
 
@@ -125,7 +130,6 @@ class Waiter:
     def _enter_queue(self, view: View) -> Ticket:
         self._touched = self._fs.monotonic()
         self._ticket = self._directory.enter(view, record(self._owner, self._lease))
-        self._inode = self._directory.inode(self._ticket)
         return self._ticket
 
     def _await(self, view: View, ends: float) -> bool:
@@ -182,17 +186,16 @@ class Waiter:
             if lock.owner == self._owner and (mine := self._claim(lock)):
                 self._touched = self._fs.monotonic()
                 self._fs.touch(self._directory.file(mine))
-                self._inode = self._directory.inode(mine)
                 return self._hold(mine, view)
         return None
 
     def _confirm(self, view: View) -> Hold | None:
-        lock = self._directory.confirm(view, self._inode, self._slots) if self._ticket else None
+        lock = self._directory.confirm(view, self._ticket, self._slots) if self._ticket else None
         return self._hold(lock, view) if lock else None
 
     def _hold(self, lock: Lock, view: View) -> Hold:
         turnstile = self._turnstile if self._turnstile and self._turnstile.inside else None
-        tenure = Tenure.begin(self._touched, self._inode)
+        tenure = Tenure.begin(self._touched)
         return Hold(self._directory, lock, self._slots, self._lease, tenure, turnstile, lambda: self._clear(view, lock))
 
     def _clear(self, view: View, lock: Lock) -> None:
