@@ -23,6 +23,9 @@ _SOON, _LATE, _PART = 0.005, 1.0, 0.1
 #: Seconds between two looks at everything; once it was free with others before, at most. Of those who are behind, this
 #: often more for each before them.
 _LOOK, _LOOK_AGAIN, _LOOK_MOST = 1.0, 0.25, 30.0
+#: Who waits for so many seconds looks whether the holders are alive. To read their files sooner would slow them down:
+#: an NFS v4 client that reads a file is asked first when another one renames it.
+_JUDGE_AFTER = 1.0
 #: Tickets of the dead are looked for by the holder of every so manyth generation.
 _TIDY_EVERY = 64
 
@@ -164,7 +167,7 @@ class Waiter:
         if hold := self._found(view):
             return hold
         free = self._slots - len(view.held)
-        if free <= 0:
+        if free <= 0 and (last or self._fs.monotonic() - self._began > _JUDGE_AFTER):
             self._judge = self._judge or Judge(self._directory, self._node)
             free += sum(self._directory.evict(lock) for lock in self._judge.over(view.held))
         ahead = sum(self._ticket is None or ticket < self._ticket for ticket in view.tickets)
