@@ -14,7 +14,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from threading import Event, Lock, Thread
+from _thread import start_new_thread
+from threading import Lock
 from typing import NamedTuple
 
 _NOTE_BYTES = 1024
@@ -131,11 +132,11 @@ class _Waiting:
         except OSError:
             os.close(self._turn)
             raise
-        self._entered = Event()
         self._mutex = Lock()
-        self._gave_up = False
+        self._gave_up = self._entered = self._has_thread = False
+        self._done = Lock()
+        self._done.acquire()
         self._is_next = self.was_next = False
-        self._thread: Thread | None = None
 
     def try_now(self) -> bool:
         """Whether nobody was inside or waited."""
@@ -150,9 +151,10 @@ class _Waiting:
     def wait(self, timeout: float) -> bool:
         if self._is_next:
             self._become_next()
-        self._thread = Thread(target=self._wait, name="ddmq-hpc-turn", daemon=True)
-        self._thread.start()
-        return self._entered.wait(timeout)
+        # A Thread has half a dozen switches between the two until it runs; this is in the way of all that wait.
+        start_new_thread(self._wait, ())
+        self._has_thread = True
+        return self._done.acquire(timeout=timeout)
 
     def _wait(self) -> None:
         try:
@@ -167,19 +169,20 @@ class _Waiting:
                 if self._gave_up:
                     return self._close()
                 self._be_next_no_more()
-                self._entered.set()
+                self._entered = True
+            self._done.release()
         except OSError:
             pass  # this node's disk is in trouble: whoever waits gives up in time
 
     def give_up(self) -> bool:
         """False when it is its turn just now."""
         with self._mutex:
-            if self._entered.is_set():
+            if self._entered:
                 return False
             self._gave_up = True
             if self._is_next:
                 self._be_next_no_more()
-            if self._thread is None:
+            if not self._has_thread:
                 self._close()
             return True
 

@@ -19,13 +19,10 @@ from ddmq_hpc.turnstile import Tenure, Turnstile
 #: Who has waited so many seconds in the queue of its node waits at the file server by itself: a holder may be stopped.
 _PATIENCE = 3.0
 #: Seconds between two looks at the own ticket: at least, at most, and as a part of the time waited so far.
-_SOON, _LATE, _PART = 0.005, 1.0, 0.1
+_SOON, _LATE, _PART = 0.01, 1.0, 0.15
 #: Seconds between two looks at everything; once it was free with others before, at most. Of those who are behind, this
 #: often more for each before them.
 _LOOK, _LOOK_AGAIN, _LOOK_MOST = 1.0, 0.25, 30.0
-#: Who waits for so many seconds looks whether the holders are alive. To read their files sooner would slow them down:
-#: an NFS v4 client that reads a file is asked first when another one renames it.
-_JUDGE_AFTER = 1.0
 #: Tickets of the dead are looked for by the holder of every so manyth generation.
 _TIDY_EVERY = 64
 
@@ -49,6 +46,7 @@ class Waiter:
         # Those of one lease can go on with one file.
         self._turnstile = Turnstile(f"{node.path}.{lease:g}") if slots == 1 and node.path else None
         self._judge: Judge | None = None
+        self._seen: list[Lock] = []
         self._ticket: Ticket | None = None
         self._touched = self._began = self._fs.monotonic()
         self._cost = 0.0
@@ -167,9 +165,8 @@ class Waiter:
         if hold := self._found(view):
             return hold
         free = self._slots - len(view.held)
-        if free <= 0 and (last or self._fs.monotonic() - self._began > _JUDGE_AFTER):
-            self._judge = self._judge or Judge(self._directory, self._node)
-            free += sum(self._directory.evict(lock) for lock in self._judge.over(view.held))
+        if free <= 0:
+            free += sum(self._directory.evict(lock) for lock in self._over(view, last))
         ahead = sum(self._ticket is None or ticket < self._ticket for ticket in view.tickets)
         if free <= 0 or (ahead >= free and not self._was_free and not last):
             self._was_free = free > 0
@@ -182,6 +179,16 @@ class Waiter:
                 raise
             return None  # the ticket was removed, or its handle is stale: the next look at it tells
         return self._confirm(self._directory.look())
+
+    def _over(self, view: View, last: bool) -> list[Lock]:
+        """Holders that are there no more. Those that come and go are not looked at: an NFS v4 client that reads a file
+        is asked first when another one renames it, which takes a tenth of a second and more."""
+        stay = [lock for lock in view.held if last or lock in self._seen]
+        self._seen = view.held
+        if not stay:
+            return []
+        self._judge = self._judge or Judge(self._directory, self._node)
+        return self._judge.over(stay)
 
     def _found(self, view: View) -> Hold | None:
         """What was passed on to this one on its node, by one that died then."""
