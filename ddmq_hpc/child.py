@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from threading import Thread
 from types import TracebackType
 
+from ddmq_hpc.errors import CannotRun, CommandNotFound
+
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: A child that was told to stop is killed after this many seconds.
 _GRACE = 30.0
@@ -31,11 +33,21 @@ class Child:
             signal.signal(number, handler)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], has_input: bool = False) -> None:
-        """Raises OSError, ValueError when it cannot be run."""
+        """Raises `CommandNotFound`, `CannotRun`."""
         stdin = subprocess.PIPE if has_input else None
-        self._process = subprocess.Popen(command, stdin=stdin, env=environment)
+        try:
+            self._process = subprocess.Popen(command, stdin=stdin, env=environment)
+        except FileNotFoundError as error:
+            raise CommandNotFound(command[0], str(error.strerror)) from None
+        except (OSError, ValueError) as error:
+            raise CannotRun(command[0], str(getattr(error, "strerror", None) or error)) from None
         if self.stopped_by:
             self._process.send_signal(self.stopped_by)
+
+    @property
+    def pid(self) -> int:
+        """Of the command; 0 when none was started."""
+        return self._process.pid if self._process else 0
 
     def wait(self, given: bytes | None = None) -> int:
         """Feed it `given` and wait: its exit code, 128 + signal when one ended it."""

@@ -139,6 +139,22 @@ class LeaseLost(DdmqError):
         )
 
 
+class CannotRun(DdmqError):
+    """A command is there and cannot be run (exit code 126, as with shells: POSIX, 2.8.2)."""
+
+    exit_code = 126
+
+    def __init__(self, command: str, why: str) -> None:
+        self.command, self.why = command, why
+        super().__init__(f"cannot run {command!r:.100}: {why}")
+
+
+class CommandNotFound(CannotRun):
+    """There is no such command (exit code 127, as with shells)."""
+
+    exit_code = 127
+
+
 class LockBusy(DdmqError):
     """Others hold the lock, and the wait is over. Try again (exit code 75, EX_TEMPFAIL)."""
 

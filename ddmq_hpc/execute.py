@@ -11,7 +11,7 @@ from typing import Any
 from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.child import Child
-from ddmq_hpc.errors import BadMessage, DdmqError, LeaseLost, NothingThere, Untrusted
+from ddmq_hpc.errors import BadMessage, CannotRun, LeaseLost, NothingThere, Untrusted
 from ddmq_hpc.messages import Message, body_text
 from ddmq_hpc.tasks import environment, fill
 from ddmq_hpc.trust import Trust
@@ -31,7 +31,8 @@ def execute(
     Acks when the command exits 0, nacks otherwise, and releases it when this process is told to stop. The lease is kept
     alive meanwhile; when it is lost all the same the command is stopped. The command's exit code, 128 + signal when one
     ended it. Raises `NothingThere`, `Untrusted` when others than this user, root and `users` could have written the
-    message, and `LeaseLost` when somebody else has it now.
+    message, `CommandNotFound` or `CannotRun` when the command is to blame, and `LeaseLost` when somebody else has it
+    now.
     """
     trust = Trust(broker.queue(queue), users=users)
     trust.check_place()
@@ -75,10 +76,9 @@ class _Run:
             self._child.start(
                 self._command, {**os.environ, **environment(broker.root, message)}, self._input is not None
             )
-        except (OSError, ValueError) as error:
+        except CannotRun as error:
             broker.release(message)
-            why = getattr(error, "strerror", None) or error
-            raise DdmqError(f"cannot run {self._command[0]!r:.100}: {why}; the message was released") from None
+            raise type(error)(error.command, f"{error.why}; the message was released") from None
         Thread(target=self._beat, daemon=True).start()
         code = self._child.wait(self._input)
         self._done.set()

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Event, Thread
 
 from ddmq_hpc.child import Child
-from ddmq_hpc.errors import DdmqError
+from ddmq_hpc.errors import CannotRun
+from ddmq_hpc.guardian import LOCK, Guardian
+from ddmq_hpc.identity import token
 from ddmq_hpc.semaphores import Semaphore
 
 #: Seconds between two looks whether the lock is held still; they cost nothing.
@@ -22,12 +24,13 @@ def run_locked(lock: Semaphore, command: list[str]) -> int:
     """Wait for the lock, run `command` with its token in the environment, and let go: the command's exit code, 128 +
     signal when one ended it.
 
-    Signals are passed on to it. When the lock is lost it is told to stop, and killed half a minute later. Raises
-    `LockBusy`, `LockLost`.
+    Signals are passed on to it. When the lock is lost it is told to stop, and killed half a minute later; when this
+    process is killed the command is, with all that it started. Raises `LockBusy`, `LockLost`, `CommandNotFound`,
+    `CannotRun`.
     """
     with _leaving_in_order():
-        token = lock.acquire()
-    done, child = Event(), Child()
+        acquired = lock.acquire()
+    done, child, mark = Event(), Child(), token()
 
     def watch() -> None:
         while not done.wait(_LOOK):
@@ -35,15 +38,16 @@ def run_locked(lock: Semaphore, command: list[str]) -> int:
                 child.end()
                 return
 
-    with child:
+    with closing(Guardian("", mark, LOCK)) as guardian, child:
         try:
-            child.start(command, {**os.environ, _TOKEN: str(token), _PATH: lock.path})
+            child.start(command, {**os.environ, _TOKEN: str(acquired), _PATH: lock.path, LOCK: mark})
+            guardian.watch(child.pid)
             Thread(target=watch, daemon=True).start()
             code = child.wait()
-        except (OSError, ValueError) as error:
+            guardian.forget(child.pid)
+        except CannotRun:
             lock.release()
-            why = getattr(error, "strerror", None) or error
-            raise DdmqError(f"cannot run {command[0]!r:.100}: {why}") from None
+            raise
         finally:
             done.set()
         lock.release()  # tells if it was lost

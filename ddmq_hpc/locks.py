@@ -7,7 +7,7 @@ lets go by renaming what only it made.
 A lock of a queue, `locks/<what>`, is broken, by taking the generation after it, when its holder's process is gone on
 this host or when it was held for `LONGEST` seconds of the file system's clock. So a holder that hung for longer may
 share it: what is done under such a lock is short, and must do no harm when done twice. Locks for users, whose holders
-give signs of life, stand on the same generations: see `semaphores.py`.
+give signs of life, stand on the same generations: see `lockdir.py`.
 """
 
 from __future__ import annotations

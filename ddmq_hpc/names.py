@@ -64,7 +64,7 @@ _LEASE_NAME = re.compile(
 )
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({_NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({_NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
-_LOCK_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{10})(\.free)?", re.ASCII)
+_LOCK_NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{10})(\.free|\.over|@[A-Za-z0-9.:=_-]{1,160})?", re.ASCII)
 _TICKET_NAME = re.compile(r"want\.(\d{10})\.([a-z2-7]{8})", re.ASCII)
 _SUBMISSION_NAME = re.compile(r"job-((?:slurm|pbs|sge)-[A-Za-z0-9._=-]{1,60})\.json", re.ASCII)
 _PROBE_NAME = re.compile(rf"{re.escape(_PROBE)}[a-z2-7]{{8}}", re.ASCII)
@@ -314,11 +314,19 @@ def key_name(key: str) -> str:
 
 
 class Lock(NamedTuple):
-    """A name in locks/: the newest generation of a lock says who holds it, or that it is free."""
+    """A name in locks/: the newest generation of a lock says who holds it, or that it is free: let go, or taken away.
+
+    `owner` is who got it from the one before; who took a generation by itself is told by the file."""
 
     what: str
     generation: int
     free: bool
+    owner: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of one that is held."""
+        return lock_name(self.what, self.generation, False) + (f"@{self.owner}" if self.owner else "")
 
 
 class Ticket(NamedTuple):
@@ -347,9 +355,17 @@ def lock_name(what: str, generation: int, free: bool) -> str:
     return f"{what}.{generation:010d}{'.free' * free}"
 
 
+def evicted_name(what: str, generation: int) -> str:
+    """A generation that was taken away from its holder."""
+    return f"{what}.{generation:010d}.over"
+
+
 def parse_lock(name: str) -> Lock | None:
     found = _LOCK_NAME.fullmatch(name)
-    return Lock(found[1], int(found[2]), found[3] is not None) if found else None
+    if found is None:
+        return None
+    end = found[3] or ""
+    return Lock(found[1], int(found[2]), end.startswith("."), end[1:] if end.startswith("@") else "")
 
 
 def submission_name(label: str) -> str:

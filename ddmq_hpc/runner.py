@@ -26,7 +26,7 @@ _FIRST_LOOK, _LOOK_EVERY = 0.5, 10.0
 CANNOT_RUN = 126
 
 
-class CannotRun(DdmqError):
+class CannotStart(DdmqError):
     """The command cannot be started at all: the message is not to blame."""
 
 
@@ -57,7 +57,7 @@ class CommandRunner:
         self._lock = Lock()
 
     def run(self, task: Task) -> Result:
-        """Run the command to its end. Raises `CannotRun` when it cannot be started."""
+        """Run the command to its end. Raises `CannotStart` when it cannot be started."""
         running = self._start(task)
         if isinstance(running, Result):
             return running
@@ -81,7 +81,7 @@ class CommandRunner:
             task.prepare()
             output = self._output.open(task)
         except OSError as error:
-            raise CannotRun(f"cannot prepare a task: {error.strerror} ({error.filename})") from None
+            raise CannotStart(f"cannot prepare a task: {error.strerror} ({error.filename})") from None
         try:
             pid = os.posix_spawnp(
                 argv[0],
@@ -102,8 +102,8 @@ class CommandRunner:
             why = f"cannot run {argv[0]!r:.100}: {getattr(error, 'strerror', None) or error}"
             if isinstance(error, ValueError) or error.errno == errno.E2BIG or argv[0] != self._command[0]:
                 return Result(code=CANNOT_RUN, error=why)
-            raise CannotRun(why) from None
-        self._guardian.watch(pid)
+            raise CannotStart(why) from None
+        self._guardian.watch(-pid)
         running = Running(pid, output)
         with self._lock:
             self._running[task.directory] = running
@@ -121,7 +121,7 @@ class CommandRunner:
         with self._lock:
             _, status, usage = os.wait4(pid, 0)
             running.pid = 0
-        self._guardian.forget(pid)
+        self._guardian.forget(-pid)
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = 128 + number if number else os.WEXITSTATUS(status)
         error = task.error() if code else ""

@@ -6,7 +6,8 @@ import click
 
 from ddmq_hpc.cli.common import DURATION, SCHEMA_VERSION, formats, out, out_json, places, printable, split_command
 from ddmq_hpc.errors import UsageError
-from ddmq_hpc.semaphores import LEASE, Holder, Overview, Semaphore, break_lock, overview
+from ddmq_hpc.holders import LEASE, Holder
+from ddmq_hpc.semaphores import Overview, Semaphore, break_lock, overview
 from ddmq_hpc.units import human
 
 

@@ -95,6 +95,7 @@ def cli(debug: bool) -> None:
       ddmq-hpc status /scratch/me/queues
 
     Exit codes: 0 ok, 1 failure, 2 usage, 3 nothing there, 4 not found, 5 lease lost, 6 paused, 75 try again.
+    `exec` and `lock` exit as their command does: 126 when it cannot be run, 127 when there is none.
     """
 
 

@@ -224,6 +224,10 @@ def test_exec(run: Run, root: str) -> None:
     run("nack", "--no-requeue", root, "q", pulled(run, root)["receipt"])
     assert run("exec", root, "q", "--stdin", "--", "cat").stdout == "in"
     run("exec", root, "q", "--", "true", code=3)
+    run("publish", root, "q", "back")
+    assert "released" in run("exec", root, "q", "--", "/no/such/command", code=127).stderr
+    assert "released" in run("exec", root, "q", "--", root, code=126).stderr
+    assert run("exec", root, "q", "--", "echo", "{}").stdout == "back\n"
     assert counts(run, root) == {"ready": 0, "leased": 0, "delayed": 0, "dead": 1}
 
 

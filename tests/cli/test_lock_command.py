@@ -37,8 +37,39 @@ def test_the_exit_code_is_the_commands_and_the_token_grows(run: Run, path: str) 
     assert (done.returncode, done.stdout, done.stderr) == (7, "1\n", "")
     done = run("lock", path, "--", "sh", "-c", "echo $DDMQ_HPC_LOCK_TOKEN $DDMQ_HPC_LOCK")
     assert done.stdout == f"2 {path}\n"
-    assert "cannot run" in run("lock", path, "--", "/no/such/command", code=1).stderr
     assert run("lock", path, "--wait", "0", "--", "true").stdout == ""
+
+
+def test_what_cannot_be_run_exits_as_with_shells_and_lets_go(run: Run, path: str, tmp_path: Path) -> None:
+    assert "cannot run" in run("lock", path, "--", "/no/such/command", code=127).stderr
+    (tmp_path / "data").write_text("no command")
+    for what in (tmp_path / "data", tmp_path):
+        assert "Permission denied" in run("lock", path, "--wait", "0", "--", str(what), code=126).stderr
+    run("lock", path, "--wait", "0", "--", "true")
+
+
+def test_the_command_of_a_killed_holder_does_not_go_on(path: str, tmp_path: Path) -> None:
+    """Nor what it started, in a session of its own."""
+    beat = 'while :; do date +%s%N >>"$0"; sleep 0.02; done'
+    script = f"""setsid sh -c '{beat}' {tmp_path}/far & echo in; exec sh -c '{beat}' {tmp_path}/near"""
+    process = _start(path, "sh", "-c", script)
+    files = [tmp_path / "far", tmp_path / "near"]
+    until = time.monotonic() + 10
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.kill()
+    assert _end(process) == -signal.SIGKILL
+    time.sleep(1.5)
+    sizes = [file.stat().st_size for file in files]
+    time.sleep(0.5)
+    assert [file.stat().st_size for file in files] == sizes
+
+
+def test_what_a_command_left_in_the_background_is_its_own_business(run: Run, path: str, tmp_path: Path) -> None:
+    run("lock", path, "--", "sh", "-c", f'(sleep 1; echo x >"{tmp_path}/late") >/dev/null 2>&1 &')
+    time.sleep(2)
+    assert (tmp_path / "late").exists()
 
 
 def test_what_is_wrong_is_said(run: Run, path: str) -> None:

@@ -69,7 +69,7 @@ def test_older_packs_sort_first_and_stand_in_no_later_bucket(one: str, other: st
 
 def test_buckets_of_narrower_levels_lie_within_wider_ones() -> None:
     ns = 1_795_000_000_123_456_789
-    buckets = [names.bucket_of(names.pack_name(ns, level, "abcdefgh")) for level in range(4)]
+    buckets = [names.bucket_of(names.pack_name(ns, level, "abcdefgh")) for level in range(len(names.WINDOWS))]
     assert buckets == sorted(buckets)
     ends = [names.bucket_end_ns(bucket) for bucket in buckets]
     assert ends == sorted(ends, reverse=True)

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from scheduler_commands import Commands, squeue_row
 
 from ddmq_hpc import Lock, LockBusy, LockLost, NotFound, Semaphore, UsageError
 from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.holders import record
+from ddmq_hpc.identity import Identity
+from ddmq_hpc.lockdir import LockDirectory
 from ddmq_hpc.semaphores import break_lock, overview
 
 FORK = multiprocessing.get_context("fork")
@@ -222,3 +226,108 @@ def test_waiters_are_counted_and_leave_no_ticket(path: str) -> None:
     finally:
         process.kill()
         process.join()
+
+
+def _hold_in_job(path: str, job: str) -> None:
+    os.environ.update(SLURM_JOB_ID=job, SLURM_CLUSTER_NAME="testbed")
+    _hold_for_ever(path)
+
+
+@pytest.mark.parametrize("state, is_over", [("COMPLETED", True), ("PENDING", True), ("RUNNING", False), ("NEW", False)])
+def test_a_holder_whose_batch_job_has_ended_is_replaced_at_once(
+    path: str, commands: Commands, state: str, is_over: bool
+) -> None:
+    """Its process is there still, as far as this host can tell, and gave a sign of life just now."""
+    commands.say("squeue", squeue_row("12", state))
+    process = _start(_hold_in_job, path, "12")
+    try:
+        until = time.monotonic() + 20
+        while not os.path.exists(f"{path}.held"):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        (holder,) = overview(path).holders
+        assert holder.job == "slurm-12=testbed"
+        lock = Lock(path, wait=5)
+        if is_over:
+            assert lock.acquire() == 2
+            lock.release()
+        else:
+            with pytest.raises(LockBusy, match="job slurm-12=testbed"):
+                lock.acquire()
+        # Once a minute, however many wait.
+        assert 1 <= len(commands.calls("squeue")) <= 2
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_what_this_very_job_holds_is_no_business_of_the_scheduler(
+    path: str, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "testbed")
+    commands.say("squeue", squeue_row("12", "COMPLETED"))
+    with Lock(path), pytest.raises(LockBusy):
+        Lock(path, wait=0.2).acquire()
+    assert commands.calls("squeue") == []
+
+
+def _ticket_of_another_host(path: str, lease: float) -> Path:
+    """What a waiter left that is gone with its host."""
+    directory = LockDirectory(path)
+    owner = ":".join(["elsewhere", *Identity().owner().split(":")[1:]])
+    return Path(directory.file(directory.enter(directory.open(), record(owner, lease))))
+
+
+def test_a_waiter_that_is_gone_when_it_is_called_is_replaced_after_its_lease(path: str) -> None:
+    with Lock(path):
+        _ticket_of_another_host(path, 1.0)
+    (holder,) = overview(path).holders
+    assert (holder.token, holder.host) == (2, "elsewhere")
+    began = time.monotonic()
+    with Lock(path, wait=20) as lock:
+        assert lock.token == 3
+    assert 1 < time.monotonic() - began < 8
+
+
+def test_a_waiter_without_a_sign_of_life_is_passed_over(path: str) -> None:
+    with Lock(path):
+        silent, other = sorted(_ticket_of_another_host(path, 1.0) for _ in range(2))
+        os.utime(silent, (time.time() - 60, time.time() - 60))
+    assert (silent.stat().st_nlink, other.stat().st_nlink) == (1, 2)
+
+
+def test_links_that_come_late_leave_nothing_locked(path: str) -> None:
+    """Somebody slept since it saw a waiter, who holds the lock by now."""
+    lock = Lock(path)
+    lock.acquire()
+    held = Path(f"{path}.lock", "lock.0000000001")
+    os.link(held, held.with_name("lock.0000000002"))
+    lock.release()
+    with Lock(path, wait=0) as other:
+        assert other.token == 3
+
+
+def test_a_node_passes_it_on_by_a_rename_and_then_calls_the_next_node(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait on one node, the processes of the other have their turns."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    log = tmp_path / "log"
+    log.touch()
+    nodes = {"one": 4, "other": 2}
+    running = []
+    for node, processes in nodes.items():
+        (tmp_path / node).mkdir()
+        with monkeypatch.context() as patch:
+            patch.setenv("TMPDIR", str(tmp_path / node))
+            running += [_start(_contend, path, str(log), 1, 3.0, len(running) + number) for number in range(processes)]
+    for process in running:
+        process.join(60)
+        assert process.exitcode == 0
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert [line[1:] for line in lines[::2]] == [line[1:] for line in lines[1::2]]
+    tokens = [int(token) for _, token, _ in lines[::2]]
+    assert tokens == sorted(set(tokens))
+    turns = [sum(int(who) == number for _, _, who in lines[::2]) for number in range(len(running))]
+    assert max(turns) <= 3 * min(turns), turns
