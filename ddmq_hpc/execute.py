@@ -29,10 +29,10 @@ def execute(
     """Take one message and run `command` with it in the environment, in place of `{}` and, if asked, on stdin.
 
     Acks when the command exits 0, nacks otherwise, and releases it when this process is told to stop. The lease is kept
-    alive meanwhile; when it is lost all the same the command is stopped. The command's exit code, 128 + signal when one
-    ended it. Raises `NothingThere`, `Untrusted` when others than this user, root and `users` could have written the
-    message, `CommandNotFound` or `CannotRun` when the command is to blame, and `LeaseLost` when somebody else has it
-    now.
+    alive meanwhile; when it is lost all the same the command is stopped, and when this process is killed it is, too.
+    The command's exit code, 128 + signal when one ended it. Raises `NothingThere`, `Untrusted` when others than this
+    user, root and `users` could have written the message, `BadMessage` when the command names a field that it does not
+    have, `CommandNotFound` or `CannotRun` when the command is to blame, and `LeaseLost` when somebody else has it now.
     """
     trust = Trust(broker.queue(queue), users=users)
     trust.check_place()

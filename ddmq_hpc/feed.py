@@ -12,6 +12,7 @@ from typing import Callable
 from ddmq_hpc.errors import DdmqError, LeaseLost, QueuePaused, StorageError, storage_error
 from ddmq_hpc.idle import Backoff, Patience, Watch
 from ddmq_hpc.messages import Message
+from ddmq_hpc.names import parse_delayed
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.window import Pace, Window
 
@@ -46,12 +47,14 @@ class Feed:
         pace: Pace,
         approve: Callable[[Queue, Message], None] = lambda queue, message: None,
         tell: Callable[[str], None] = lambda text: None,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._queues = queues
         self._appetite = appetite
         self._window = window
         self._pace = pace
         self._approve = approve
+        self._busy = busy
         self._turn = Lock()  # of the one slot that looks for messages; the others wait for it
         self._ahead: deque[tuple[Queue, Message]] = deque()
         self._ahead_lock = Lock()
@@ -86,9 +89,10 @@ class Feed:
 
     def _look(self) -> tuple[Queue, Message] | None:
         """A message that can be worked on; nothing after a wait, or at the end."""
+        was_busy = self._busy()
         found = self._next_ahead() or self._take()
         if found is None:
-            self._wait()
+            self._wait(was_busy)
             return None
         if not (self._approved(*found) and self._fits(*found)):
             return None
@@ -195,12 +199,10 @@ class Feed:
             queue.release([message], delay=_UNFIT_DELAY)
         return False
 
-    def _wait(self) -> None:
-        """Wait until messages may have come, or it is time to end. Raises OSError."""
+    def _wait(self, was_busy: bool) -> None:
+        """Wait until messages may have come, or it is time to end. Raises OSError. What other slots were busy with when
+        nothing was found may be ready again since."""
         if self._stop.is_set():
-            return
-        if self._appetite.until == "empty":
-            self.end("nothing is ready")
             return
         now = time.monotonic()
         if self._idle_since is None:
@@ -209,7 +211,11 @@ class Feed:
         for watch in self._watches:
             watch.remember()
         while not self._stop.is_set():
-            if self._appetite.until == "drained" and not any(map(_has_more_to_come, self._queues)):
+            if self._appetite.until == "empty" and not self._busy():
+                if was_busy:
+                    return
+                self.end(f"nothing is ready{_put_off(self._queues)}")
+            elif self._appetite.until == "drained" and not any(map(_has_more_to_come, self._queues)):
                 self.end("the queue is drained")
             elif self._appetite.idle_exit is not None and self._idle_for() >= self._appetite.idle_exit:
                 self.end("nothing came for a while")
@@ -227,6 +233,16 @@ class Feed:
         pause = self._backoff.next()
         limit = self._appetite.idle_exit
         return pause if limit is None else min(pause, max(0.01, limit - self._idle_for()))
+
+
+def _put_off(queues: Sequence[Queue]) -> str:
+    """What a person should know who takes that for the end."""
+    count = 0
+    for queue in queues:
+        fs, delayed = queue.fs, queue.paths.delayed
+        names = [name for window in fs.directories(delayed) for name in fs.names(f"{delayed}/{window}")]
+        count += sum(found.entry.stop - found.entry.first for found in map(parse_delayed, names) if found)
+    return f", {count} message{'s are' if count > 1 else ' is'} delayed (`--until drained` waits)" if count else ""
 
 
 def _has_more_to_come(queue: Queue) -> bool:

@@ -6,13 +6,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from threading import Event, Thread
 
 from ddmq_hpc.child import Child
 from ddmq_hpc.errors import CannotRun
-from ddmq_hpc.guardian import LOCK, Guardian
-from ddmq_hpc.identity import token
 from ddmq_hpc.semaphores import Semaphore
 
 #: Seconds between two looks whether the lock is held still; they cost nothing.
@@ -30,7 +28,7 @@ def run_locked(lock: Semaphore, command: list[str]) -> int:
     """
     with _leaving_in_order():
         acquired = lock.acquire()
-    done, child, mark = Event(), Child(), token()
+    done, child = Event(), Child()
 
     def watch() -> None:
         while not done.wait(_LOOK):
@@ -38,13 +36,11 @@ def run_locked(lock: Semaphore, command: list[str]) -> int:
                 child.end()
                 return
 
-    with closing(Guardian("", mark, LOCK)) as guardian, child:
+    with child:
         try:
-            child.start(command, {**os.environ, _TOKEN: str(acquired), _PATH: lock.path, LOCK: mark})
-            guardian.watch(child.pid)
+            child.start(command, {**os.environ, _TOKEN: str(acquired), _PATH: lock.path})
             Thread(target=watch, daemon=True).start()
             code = child.wait()
-            guardian.forget(child.pid)
         except CannotRun:
             lock.release()
             raise

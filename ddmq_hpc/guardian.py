@@ -1,6 +1,6 @@
-"""A process beside a worker, or beside `ddmq-hpc lock`, that outlives it by a moment: when that is gone, however it
-ended, it kills what was left running. Without it the tasks of a worker killed by SIGKILL would go on without a lease,
-and the command of a lock without its lock.
+"""A process beside a worker, `exec` or `lock` that outlives it by a moment: when that is gone, however it ended, it
+kills what was left running. Without it the tasks of a worker killed by SIGKILL would go on without a lease, and the
+command of a lock without its lock.
 
 Under Slurm (linuxproc) background children survive the end of a batch script, under OpenPBS those with a session of
 their own do (measured), so the scheduler cannot be relied on for that.
@@ -33,7 +33,7 @@ done
 [ -z "$1" ] || rm -rf -- "$1"
 """
 #: What marks those that a guardian looks for, in their environment.
-WORKER, LOCK = "DDMQ_HPC_WORKER", "DDMQ_HPC_LOCK_HOLDER"
+WORKER, CHILD = "DDMQ_HPC_WORKER", "DDMQ_HPC_CHILD"
 
 
 class Guardian:
@@ -42,7 +42,7 @@ class Guardian:
 
     def __init__(self, directory: str, mark: str, variable: str = WORKER) -> None:
         # A guardian is no task, also not of a worker that is one itself.
-        environment = {name: value for name, value in os.environ.items() if name not in (WORKER, LOCK)}
+        environment = {name: value for name, value in os.environ.items() if name not in (WORKER, CHILD)}
         read_end, self._pipe = os.pipe()  # not inherited by the tasks: PEP 446
         try:
             self._pid = os.posix_spawnp(

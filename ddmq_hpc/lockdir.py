@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Callable
 
-from ddmq_hpc.errors import NotFound
+from ddmq_hpc.errors import NotFound, UsageError
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.identity import token
 from ddmq_hpc.names import (
@@ -76,6 +76,8 @@ class LockDirectory:
         self, path: str | os.PathLike[str], filesystem: Callable[[str], Filesystem] = usual_filesystem
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
+        if not os.fspath(path) or not os.path.basename(self.path):
+            raise UsageError(f"bad path of a lock {os.fspath(path)!r}: give a name in a directory that all hosts share")
         self.top = lock_directory(self.path)
         self.paths = LockPaths(self.top, self.top)
         self.fs = filesystem(os.path.dirname(self.top))

@@ -59,6 +59,9 @@ def _settle(queue: Queue, task: Task, result: Result, ending: Ending) -> Settled
     if ending.stopped:
         queue.release(messages, **outcome)
         return Settled("released")
+    if result.hopeless:
+        queue.nack(messages, requeue=False, **outcome)
+        return Settled("failed")
     return _settle_failure(queue, messages, result.code, outcome)
 
 

@@ -100,7 +100,10 @@ class CommandRunner:
             self._output.close(task, output, False)
             task.clear()
             why = f"cannot run {argv[0]!r:.100}: {getattr(error, 'strerror', None) or error}"
-            if isinstance(error, ValueError) or error.errno == errno.E2BIG or argv[0] != self._command[0]:
+            if isinstance(error, OSError) and error.errno == errno.E2BIG:
+                how = "too long for a command line, pass it by --stdin or $DDMQ_HPC_PAYLOAD_FILE"
+                return Result(code=CANNOT_RUN, error=how, hopeless=True)
+            if isinstance(error, ValueError) or argv[0] != self._command[0]:
                 return Result(code=CANNOT_RUN, error=why)
             raise CannotStart(why) from None
         self._guardian.watch(-pid)

@@ -125,7 +125,7 @@ class Task:
 @dataclass(frozen=True)
 class Result:
     """How a task ended: `code` is its exit status, 128 + `signal` when one ended it. Times are seconds, `rss` (bytes)
-    is the most memory that its processes had together, as far as it was seen."""
+    is the most memory that its processes had together, as far as it was seen. `hopeless`: it can only end like this."""
 
     code: int
     signal: int = 0
@@ -135,6 +135,7 @@ class Result:
     oom: bool = False
     error: str = ""
     output: str = ""
+    hopeless: bool = False
 
     def words(self) -> str:
         """The end of a failed task in a few words: its own, if it left some."""

@@ -145,7 +145,9 @@ class Worker:
         #: Told in a line what a person at a terminal wants to know at once.
         self.tell: Callable[[str], None] = lambda text: None
         self._patience = Patience(self._say, time.sleep)
-        self.feed = Feed(self.queues, self.options.appetite, self._window, self._pace, approve, self._say)
+        self.feed = Feed(
+            self.queues, self.options.appetite, self._window, self._pace, approve, self._say, self._is_busy
+        )
         #: Called about once a second, by the watching thread.
         self.watchers: list[Callable[[], None]] = []
         #: Called by slots when a message was let go.
@@ -162,6 +164,9 @@ class Worker:
 
     def _say(self, text: str) -> None:
         self.tell(text)
+
+    def _is_busy(self) -> bool:
+        return bool(self._works)
 
     def _end_of_job(self) -> Callable[[], float | None]:
         """What tells when the job ends, in seconds since 1970."""
@@ -389,6 +394,7 @@ class Worker:
         finally:
             with self._lock:
                 del self._works[number]
+            self.feed.poke()  # it may be ready again, and another slot wait for what there is
 
     def _deadline(self) -> float | None:
         limits = [self._window.known_end(), time.time() + self.options.timeout if self.options.timeout else None]

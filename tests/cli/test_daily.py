@@ -354,3 +354,21 @@ def test_what_cannot_be_printed_is_not_held(run: Run, root: str) -> None:
         words = [COMMAND, "publish", root, "q", "y"]
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1 and "is published, only to print so failed: No space left" in done.stderr
+
+
+def test_the_command_of_a_killed_exec_does_not_go_on(run: Run, root: str, tmp_path: Path) -> None:
+    """Its message is somebody else's at once."""
+    run("publish", root, "q", "x")
+    beat = f"while :; do date +%s%N >>{tmp_path}/beats; sleep 0.02; done"
+    process = subprocess.Popen([COMMAND, "exec", root, "q", "--", "sh", "-c", beat])
+    beats, until = tmp_path / "beats", time.monotonic() + 20
+    while not beats.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    time.sleep(1.5)
+    size = beats.stat().st_size
+    time.sleep(0.5)
+    assert beats.stat().st_size == size
+    assert pulled(run, root)["message"] == "x"

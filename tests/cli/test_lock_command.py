@@ -73,6 +73,8 @@ def test_what_a_command_left_in_the_background_is_its_own_business(run: Run, pat
 
 
 def test_what_is_wrong_is_said(run: Run, path: str) -> None:
+    for bad in ("", "/"):
+        assert "bad path of a lock" in run("lock", bad, "--", "true", code=2).stderr
     assert "after `--`" in run("lock", path, code=2).stderr
     run("lock", path, "--slots", "0", "--", "true", code=2)
     run("lock", path, "--lease", "0", "--", "true", code=2)

@@ -301,12 +301,28 @@ def test_a_command_that_cannot_be_run_is_nobodys_failure(bench: Bench) -> None:
 
 
 def test_a_message_of_which_no_command_can_be_made_fails_alone(bench: Bench) -> None:
-    bench.settings("requeue_limit: 0\n")
     bench.broker.publish_many("tasks", ["x" * 200_000, "small"])
     assert "1 done, 1 attempt failed" in bench.work("--", "test", "-n", "{}")
     [record] = of_journal(bench.records(), "nacked")
     assert record["exit"] == 126
-    assert "too long" in record["error"].lower()
+    assert "pass it by --stdin or $DDMQ_HPC_PAYLOAD_FILE" in record["error"]
+    assert bench.counts() == {"dead": 1}, "another attempt would end the same"
+
+
+def test_a_slot_that_finds_nothing_waits_for_what_the_others_work_on(bench: Bench) -> None:
+    """What fails in the last slot at work is tried again."""
+    bench.settings("requeue_limit: 2\n")
+    bench.broker.publish("tasks", "sleep 0.5; exit 1")
+    said = bench.work("--shell", "-j", "3")
+    assert "3 attempts failed" in said and "nothing is ready" in said
+    assert bench.counts() == {"dead": 1}
+
+
+def test_who_ends_tells_of_what_is_delayed(bench: Bench) -> None:
+    bench.settings("retry_delay: 1h\n")
+    bench.broker.publish("tasks", "exit 1")
+    said = bench.work("--shell")
+    assert "nothing is ready, 1 message is delayed (`--until drained` waits)" in said
 
 
 def test_a_large_message_is_in_its_file_when_no_variable_can_hold_it(bench: Bench) -> None:
