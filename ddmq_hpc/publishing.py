@@ -21,7 +21,7 @@ _NARROWEST = len(WINDOWS) - 1
 class PackNames:
     """Names of new packs: ever later, never twice, whatever the clock does, also after a fork.
 
-    At the caller's pace no bucket holds many more than `full` of them, and few hold less than a fifth of that.
+    At the caller's pace no bucket holds many more than `full` of them, and few hold less than a quarter of that.
     """
 
     def __init__(self, full: int) -> None:
@@ -49,7 +49,7 @@ class PackNames:
             self._in_window += 1
             if self._in_window > self._full and self._level < _NARROWEST:
                 self._enter(self._fitting_level(ns, self._level + 1), ns)
-        elif self._in_window < self._full // 5 and self._level > 0:
+        elif self._in_window < self._full // 4 and self._level > 0:
             self._enter(self._fitting_level(ns, 0), ns)
         else:
             self._enter(self._level, ns)

@@ -13,20 +13,23 @@ from guests import Site
 pytestmark = pytest.mark.nfs
 
 MESSAGES = 3000
-#: GlusterFS takes 50 ms a message here, so where each costs calls of its own it gets fewer.
-MESSAGES_ON_GLUSTERFS = 96
+#: GlusterFS takes 50 ms a message here, so it gets fewer.
+MESSAGES_ON_GLUSTERFS = {"one-by-one": 96, "in-bulk": 960}
+#: (place, way of publishing, batch of takers)
+CASES = [
+    (place, way, batch) for place in ("NFS v3", "NFS v4.2") for way in ("one-by-one", "in-bulk") for batch in (1, 32)
+]
+CASES += [("GlusterFS", "one-by-one", 1), ("GlusterFS", "in-bulk", 32)]
 PROCESSES = 4  # of each client
 #: The guests read this host's clock: what their processes note of the time agrees to less than this.
 CLOCKS_AGREE = 0.05
 _PATIENCE = 240.0
 
 
-@pytest.mark.parametrize("batch", [1, 32])
-@pytest.mark.parametrize("way", ["one-by-one", "in-bulk"])
+@pytest.mark.parametrize(("place", "way", "batch"), CASES, indirect=["place"])
 def test_three_clients_publish_and_drain(site: Site, place: str, way: str, batch: int) -> None:
     root = f"{place}/drain-{way}-{batch}"
-    many = (way, batch) == ("in-bulk", 32) or place != gluster.MOUNT
-    messages = MESSAGES if many else MESSAGES_ON_GLUSTERFS
+    messages = MESSAGES_ON_GLUSTERFS[way] if place == gluster.MOUNT else MESSAGES
     workers = [client for client in site.clients for _ in range(PROCESSES)]
     assert site.command(site.clients[0], "create", "-f", root, "q").wait().returncode == 0
 

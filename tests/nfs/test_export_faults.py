@@ -203,9 +203,11 @@ class Load:
             assert not worker.has_ended(), worker.wait().stderr[-3000:]
 
     def records(self, queue: str) -> list[dict[str, Any]]:
-        """What the journal says; a full disk takes half a record, which is written again."""
+        """What the journal says; a full disk takes half a record, or leaves zeros in place of some: those are written
+        again."""
         text = self.site.server.check("bash", "-c", f"cat {EXPORT}/{queue}/journal/* 2>/dev/null || true")
-        return [json.loads(line) for line in text.split("\n") if line.startswith("{") and line.endswith("}")]
+        lines = [line for line in text.split("\n") if line.startswith("{") and line.endswith("}") and "\0" not in line]
+        return list(map(json.loads, lines))
 
     def acked(self, queue: str) -> set[str]:
         return set(_ids(self.records(queue), "acked"))
