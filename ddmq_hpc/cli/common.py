@@ -81,6 +81,14 @@ def one_shot(root: str, create: bool = False, admission: Callable[[Report], None
     return Broker(root, create=create, identity=Detached(), admission=admission)
 
 
+def forced(root: str, force: bool) -> Broker:
+    """The same for commands that may make the root on the way: that is told, since it may have been a slip."""
+    broker = one_shot(root, force)
+    if broker.checkup:
+        click.echo(f"ddmq-hpc: made the root {printable(broker.root)}", err=True)
+    return broker
+
+
 def queues_of(broker: Broker) -> list[str]:
     """All queues that can be looked at; of the others it is told."""
     found = broker.list_queues()

@@ -13,6 +13,7 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.common import (
     SCHEMA_VERSION,
     arguments,
+    forced,
     formats,
     legacy_flags,
     one_shot,
@@ -112,7 +113,7 @@ def _table(rows: list[dict[str, Any]], root: str) -> None:
 def view_command(given: tuple[str, ...], force: bool, only_names: bool, shape: str) -> None:
     """Numbers of messages, printed as ddmq did: waiting and at work."""
     root, *queues = root_and_queue(given)
-    broker = one_shot(root, force)
+    broker = forced(root, force)
     names = queues[0].split(",") if queues else queues_of(broker)
     if only_names:
         found: Any = [broker.queue(name).name for name in names]

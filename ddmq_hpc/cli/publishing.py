@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, arguments, legacy_flags, one_shot, out, places
+from ddmq_hpc.cli.common import DURATION, arguments, forced, legacy_flags, out, places
 from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.messages import parse_json
 
@@ -72,7 +72,7 @@ def publish_command(
     if not chosen:
         root, queue, text = places(given, "ROOT", "QUEUE", "TEXT")
         body = parse_json(text) if as_json else text
-        message = one_shot(root, force).publish(queue, body, key=key, if_exists=if_exists, **options)
+        message = forced(root, force).publish(queue, body, key=key, if_exists=if_exists, **options)
         if not quiet:
             _tell(message.id, f"message {message.id} is published")
         return
@@ -104,7 +104,7 @@ def _publish_source(
         "csv": lambda: sources.csv_rows(value, template),
         "glob": lambda: sources.paths(value),
     }[kind]()
-    broker = one_shot(root, force)
+    broker = forced(root, force)
     total = sources.count_of(value) if kind != "glob" else None
     progress = Progress("publishing", None if total is None else max(0, total - skip), quiet)
     try:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.cli.common import DURATION, arguments, formats, legacy_flags, one_shot, out, out_json, places
+from ddmq_hpc.cli.common import DURATION, arguments, forced, formats, legacy_flags, one_shot, out, out_json, places
 from ddmq_hpc.errors import NothingThere, UsageError
 from ddmq_hpc.messages import Message, body_text
 
@@ -52,7 +52,7 @@ def pull_command(given: tuple[str, ...], number: int, wait: float, lease: float 
 def consume_command(given: tuple[str, ...], force: bool, number: int, shape: str) -> None:
     """Lease messages, printed as ddmq did: `filename` is the receipt to ack. Exits 3 when there is nothing."""
     root, queue = places(given, "ROOT", "QUEUE")
-    broker = one_shot(root, force)
+    broker = forced(root, force)
     messages = broker.consume(queue, number)
     if not messages:
         raise NothingThere(f"no more messages in {queue}")

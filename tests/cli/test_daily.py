@@ -126,6 +126,12 @@ def test_bulk_sources(run: Run, root: str, tmp_path: Path) -> None:
     assert [Path(body).name for body in bodies[7:]] == ["t.csv", "t.jsonl"]
 
 
+def test_a_root_that_is_made_on_the_way_is_told_of(run: Run, tmp_path: Path) -> None:
+    slip = f"{tmp_path}/slip"
+    assert run("publish", "-f", slip, "q", "x").stderr == f"ddmq-hpc: made the root {slip}\n"
+    assert run("publish", "-f", slip, "q", "x").stderr == ""
+
+
 def test_files_of_spreadsheets(run: Run, root: str, tmp_path: Path) -> None:
     """With the mark that they put in front; and other separators than commas are told, not taken for a name."""
     table, lines = tmp_path / "t.csv", tmp_path / "lines"
