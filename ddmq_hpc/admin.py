@@ -54,6 +54,7 @@ class Item:
     owner: str = ""
 
     def to_dict(self) -> dict[str, Any]:
+        """Its properties by name, as commands print them: without a receipt, which only its holder has."""
         found = {"state": self.state, **self.message.to_dict()}
         for name in ("receipt", "filename"):
             found.pop(name)

@@ -68,6 +68,7 @@ class _Writer:
         self.published = 0
 
     def add(self, body: Any, own: dict[str, Any]) -> None:
+        """One message more; a pack that is full is published. Raises `BadMessage`, OSError."""
         if own != self._own:
             self._flush()
             checked = Options.checked(**own).explicit()

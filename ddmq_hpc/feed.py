@@ -12,8 +12,8 @@ from typing import Callable
 from ddmq_hpc.errors import DdmqError, LeaseLost, QueuePaused, StorageError, storage_error
 from ddmq_hpc.idle import Backoff, Patience, Watch
 from ddmq_hpc.messages import Message
-from ddmq_hpc.names import parse_delayed
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.stats import count_delayed
 from ddmq_hpc.window import Pace, Window
 
 UNTIL = ("empty", "drained", "forever")
@@ -237,11 +237,7 @@ class Feed:
 
 def _put_off(queues: Sequence[Queue]) -> str:
     """What a person should know who takes that for the end."""
-    count = 0
-    for queue in queues:
-        fs, delayed = queue.fs, queue.paths.delayed
-        names = [name for window in fs.directories(delayed) for name in fs.names(f"{delayed}/{window}")]
-        count += sum(found.entry.stop - found.entry.first for found in map(parse_delayed, names) if found)
+    count = sum(count_delayed(queue, []) for queue in queues)
     return f", {count} message{'s are' if count > 1 else ' is'} delayed (`--until drained` waits)" if count else ""
 
 

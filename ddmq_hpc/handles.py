@@ -8,7 +8,7 @@ from typing import Union
 from ddmq_hpc.errors import BadReceipt
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.messages import Message
-from ddmq_hpc.names import Lease, QueuePaths, parse_lease, parse_receipt
+from ddmq_hpc.names import Lease, QueuePaths, parse_leases, parse_receipt
 from ddmq_hpc.settling import Held, Settler
 
 #: What settles a message: the message itself, or its receipt.
@@ -61,7 +61,7 @@ class Handles:
         if self.fs.is_there(self.paths.in_leased(wanted)):
             return wanted
         for wait in (0.01, 0.05, 0.2, 0.0):
-            leases = [lease for lease in map(parse_lease, self.fs.names(self.paths.leased)) if lease]
+            leases = parse_leases(self.fs.names(self.paths.leased))
             same = [lease for lease in leases if _is_same(lease, wanted)]
             for lease in same:
                 if not lease.split:

@@ -17,6 +17,7 @@ state. Sorted as text, entries are first in, first out.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ddmq_hpc.errors import BadName, BadReceipt
@@ -191,6 +192,11 @@ def parse_lease(name: str) -> Lease | None:
     groups = found.groups()
     entry = _entry(groups[1:6])
     return entry and Lease(int(groups[0]), entry, int(groups[6]), int(groups[7]), groups[8], groups[9] is not None)
+
+
+def parse_leases(names: Iterable[str]) -> list[Lease]:
+    """The leases of a listing of leased/, foreign files left out."""
+    return [lease for lease in map(parse_lease, names) if lease]
 
 
 def parse_delayed(name: str) -> Delayed | None:

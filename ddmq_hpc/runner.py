@@ -55,9 +55,12 @@ class CommandRunner:
         self._oom = OomCounter()
         self._running: dict[str, Running] = {}  # by directory of the task
         self._lock = Lock()
+        #: Whether it could be made of a message: when not even of the first it is misspelt, and would use up the queue.
+        self._fits = False
 
     def run(self, task: Task) -> Result:
-        """Run the command to its end. Raises `CannotStart` when it cannot be started."""
+        """Run the command to its end. Raises `CannotStart` when it cannot be started, `BadMessage` when already of the
+        first message no command can be made."""
         running = self._start(task)
         if isinstance(running, Result):
             return running
@@ -75,7 +78,10 @@ class CommandRunner:
         try:
             argv = self._argv(task)
         except BadMessage as error:
+            if not self._fits:
+                raise BadMessage(f"{error} (message {task.message.id}, put back)") from None
             return Result(code=CANNOT_RUN, error=str(error))
+        self._fits = True
         stdin = task.payload_file if self._feed_stdin else os.devnull
         try:
             task.prepare()

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ddmq_hpc.fs import Filesystem, Unanswered
-from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt, parse_lease
+from ddmq_hpc.names import Entry, Lease, QueuePaths, make_receipt, parse_leases
 
 if TYPE_CHECKING:
     from ddmq_hpc.messages import Message
@@ -78,7 +78,7 @@ def take_over(fs: Filesystem, paths: QueuePaths, whole: Lease, owner: str, now_m
     if not fs.claim(paths.in_leased(whole), paths.in_leased(mine)):
         return None
     fs.refresh(paths.leased)
-    for piece in _leases(fs.names(paths.leased)):
+    for piece in parse_leases(fs.names(paths.leased)):
         if piece != mine and mine.entry.contains(piece.entry):
             fs.drop(paths.in_leased(piece))
     return mine
@@ -86,12 +86,12 @@ def take_over(fs: Filesystem, paths: QueuePaths, whole: Lease, owner: str, now_m
 
 def _parked(paths: QueuePaths, whole: str, pieces: list[Parting]) -> list[str]:
     """Where pieces stay until `whole` is out of the way."""
-    (lease,) = _leases([whole])
+    (lease,) = _leases_at([whole])
     return [paths.in_leased(lease._replace(entry=entry)) for entry, _ in pieces]
 
 
-def _leases(paths: Iterable[str]) -> list[Lease]:
-    return [lease for path in paths if (lease := parse_lease(path.rpartition("/")[2]))]
+def _leases_at(paths: Iterable[str]) -> list[Lease]:
+    return parse_leases(path.rpartition("/")[2] for path in paths)
 
 
 def _link_all(fs: Filesystem, source: str, links: list[str]) -> bool:
@@ -123,7 +123,7 @@ def _still_mine(fs: Filesystem, paths: QueuePaths, pieces: list[str]) -> bool:
 
     A sweeper that did has either dropped my pieces already or still holds the entry that contains them.
     """
-    mine, held = set(_leases(pieces)), set(_leases(fs.names(paths.leased)))
+    mine, held = set(_leases_at(pieces)), set(parse_leases(fs.names(paths.leased)))
     over = any(
         other.entry != piece.entry and other.entry.contains(piece.entry) for other in held - mine for piece in mine
     )
@@ -212,7 +212,9 @@ def standing(fs: Filesystem, paths: QueuePaths, taken: Lease) -> list[Lease]:
     if fs.network:
         fs.touch(paths.leased)  # as `refresh`, but a listing that may be incomplete will not do here
     owner, pack = taken.owner, taken.entry.pack
-    found = {lease for lease in _leases(fs.names(paths.leased)) if lease.owner == owner and lease.entry.pack == pack}
+    found = {
+        lease for lease in parse_leases(fs.names(paths.leased)) if lease.owner == owner and lease.entry.pack == pack
+    }
     for whole in [lease for lease in found if lease.split]:
         found -= {lease for lease in found if whole.entry.contains(lease.entry)}
         mine = take_over(fs, paths, whole, owner, now_ms)

@@ -68,7 +68,7 @@ def stats(queue: Queue) -> Stats:
         queue=queue.name,
         ready=sum(priorities.values()),
         leased=leased,
-        delayed=_delayed(queue, foreign),
+        delayed=count_delayed(queue, foreign),
         dead=_dead(queue, paths.dead, "dead", foreign),
         damaged=_dead(queue, paths.damaged, "damaged", foreign),
         oldest=age,
@@ -111,7 +111,8 @@ def _leased(queue: Queue, foreign: list[str]) -> tuple[int, int]:
     return count, len(owners)
 
 
-def _delayed(queue: Queue, foreign: list[str]) -> int:
+def count_delayed(queue: Queue, foreign: list[str]) -> int:
+    """Messages that are not ready yet; names of other files are added to `foreign`. Raises OSError."""
     count = 0
     for window in filter(is_delay_window, queue.fs.directories(queue.paths.delayed)):
         for name in queue.fs.names(f"{queue.paths.delayed}/{window}"):

@@ -10,7 +10,6 @@ contains it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Callable, NamedTuple
 
 from ddmq_hpc.expiry import Expiry, NodeFiles
@@ -18,7 +17,7 @@ from ddmq_hpc.fate import Rules
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
-from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_leftover, parse_delayed, parse_lease
+from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_leftover, parse_delayed, parse_leases
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.settling import take_over
@@ -78,17 +77,17 @@ class Sweeper:
 
     def _held(self) -> list[Lease]:
         self._fs.refresh(self._paths.leased)
-        return _leases(self._fs.names(self._paths.leased))
+        return parse_leases(self._fs.names(self._paths.leased))
 
     def sweep_names(self, names: list[str], settings: Settings) -> Swept:
         """The same with a listing of `leased` at hand."""
-        held = _leases(names)
+        held = parse_leases(names)
         swept = self._reclaim(held, self._over(held, settings), settings) if held else Swept()
         return swept._replace(due=self.promote())
 
     def reclaim(self, names: list[str], settings: Settings, ended: Callable[[Lease], bool]) -> Swept:
         """Of a fresh listing of `leased`, treat the leases whose holders have `ended` as those that ran out."""
-        held = _leases(names)
+        held = parse_leases(names)
         return self._reclaim(held, set(filter(ended, held)), settings)
 
     def other_jobs_hold(self, names: list[str]) -> bool:
@@ -192,10 +191,6 @@ class Sweeper:
         if self._node is None:
             self._node = NodeFiles(self._paths.top)
         return self._node
-
-
-def _leases(names: Iterable[str]) -> list[Lease]:
-    return [lease for lease in map(parse_lease, names) if lease]
 
 
 def _outermost(held: set[Lease], over: set[Lease]) -> list[Lease]:

@@ -22,6 +22,8 @@ _PLACES = {"ROOT": "DDMQ_HPC_ROOT", "QUEUE": "DDMQ_HPC_QUEUE"}
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Seconds, given as any text that `units.seconds` reads."""
+
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -116,6 +118,7 @@ def arguments(names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def formats(*choices: str, default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option --format with these `choices`."""
     return click.option(
         "--format", "shape", type=click.Choice(choices), default=default, show_default=True, help="How to print."
     )
@@ -127,12 +130,14 @@ def out(text: str) -> None:
 
 
 def out_json(value: Any) -> None:
+    """A value as one line of JSON."""
     from ddmq_hpc.messages import to_json
 
     out(to_json(value))
 
 
 def out_yaml(value: Any) -> None:
+    """A value as a YAML document."""
     import yaml
 
     out(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False).rstrip("\n"))

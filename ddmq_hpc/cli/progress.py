@@ -25,6 +25,7 @@ class Progress:
 
     @property
     def elapsed(self) -> float:
+        """Seconds since it began."""
         return time.monotonic() - self._started
 
     def update(self, done: int) -> None:

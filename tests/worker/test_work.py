@@ -42,10 +42,20 @@ def test_text_has_no_fields(bench: Bench) -> None:
 
 
 def test_a_field_that_a_message_does_not_have_runs_nothing(bench: Bench) -> None:
-    bench.broker.publish("tasks", {"seed": 7}, requeue=False)
-    said = bench.work("--", "touch", f"{bench.place}/{{sed}}")
+    """Misspelt, it must not use up the queue."""
+    bench.broker.publish_many("tasks", [{"seed": 7}, {"seed": 8}])
+    worker = bench.start("--", "touch", f"{bench.place}/{{sed}}")
+    _, said = worker.communicate(timeout=20)
+    assert worker.returncode == 2 and len(said.splitlines()) == 1
     assert "the command says {sed}, but the message has seed" in said
-    assert bench.counts() == {"dead": 1} and not os.path.exists(f"{bench.place}/{{sed}}")
+    assert bench.counts() == {"ready": 2} and not os.path.exists(f"{bench.place}/{{sed}}")
+
+
+def test_one_message_without_the_field_fails_alone(bench: Bench) -> None:
+    bench.settings("requeue_limit: 0\n")
+    bench.broker.publish_many("tasks", [{"seed": 7}, {"size": 1}, {"seed": 8}])
+    assert "2 done, 1 attempt failed" in bench.work("--", "test", "-n", "{seed}")
+    assert bench.counts() == {"dead": 1}
 
 
 def test_what_a_command_finds_in_its_environment(bench: Bench) -> None:
