@@ -1,0 +1,114 @@
+"""`create --group` and `--mode`: what is made, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from members import LAB, OTHERS, User
+
+
+def modes(top: Path) -> dict[str, int]:
+    return {str(path.relative_to(top)): path.stat().st_mode & 0o7777 for path in (top, *top.rglob("*"))}
+
+
+def test_all_of_a_new_root_and_its_queue_is_the_groups(ann: User, shared: Path) -> None:
+    for path in (ann.root, shared, *(path for path in shared.iterdir() if path.is_dir())):
+        assert path.stat().st_mode & 0o7777 == 0o2770 and path.stat().st_gid == LAB, path
+    for path in (ann.root / "ddmq.yaml", shared / "ddmq.yaml"):
+        assert path.stat().st_mode & 0o777 == 0o640 and path.stat().st_gid == LAB, path
+
+
+def test_a_queue_is_private_unless_that_is_said(ann: User) -> None:
+    ann.run("create", "-f", "mine")
+    assert (ann.root / "mine").stat().st_mode & 0o7777 == 0o700
+    ann.run("create", "-f", "tasks", "--group", str(LAB))
+    ann.run("create", "other")
+    assert (ann.root / "other").stat().st_mode & 0o777 == 0o700
+
+
+def test_others_may_look_where_the_mode_says_so(ann: User, stranger: User) -> None:
+    os.chmod(ann.root.parent, 0o755)
+    ann.run("create", "-f", "tasks", "--group", str(LAB), "--mode", "2775")
+    ann.run("publish", "tasks", "text")
+    assert "text" in stranger.run("peek", "tasks")
+    assert "Permission denied" in stranger.run("publish", "tasks", "text", code=1)
+    made = modes(ann.root / "tasks")
+    assert not [name for name, mode in made.items() if mode & 0o002], made
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("0777", "everybody could write"),
+        ("2777", "everybody could write"),
+        ("2772", "everybody could write"),
+        ("3770", "sticky"),
+        ("4770", "setuid"),
+        ("0770", "setgid"),
+        ("2720", "must read and enter"),
+        ("2070", "its owner must"),
+        ("u=rwx", "octal digits"),
+        ("99", "octal digits"),
+    ],
+)
+def test_modes_that_are_refused(ann: User, mode: str, told: str) -> None:
+    said = ann.run("create", "-f", "tasks", "--group", str(LAB), "--mode", mode, code=2)
+    assert told in said and len(said.splitlines()) == 1
+    assert not ann.root.exists()
+
+
+def test_groups_that_are_refused(ann: User) -> None:
+    assert "you are not in group '7999'" in ann.run("create", "-f", "tasks", "--group", str(OTHERS), code=2)
+    assert "no group 'no-such-group'" in ann.run("create", "-f", "tasks", "--group", "no-such-group", code=2)
+    assert not ann.root.exists()
+
+
+def test_a_queue_that_is_there_is_not_opened_on_the_way(ann: User) -> None:
+    ann.run("create", "-f", "tasks")
+    said = ann.run("create", "tasks", "--group", str(LAB), code=2)
+    assert "is there already, mode 0700 of group 7001" in said and "docs/shared.md" in said
+    assert (ann.root / "tasks").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_same_again_changes_nothing(ann: User, ben: User, shared: Path) -> None:
+    before = modes(shared)
+    assert "there already: queue tasks" in ann.run("create", "tasks", "--group", str(LAB))
+    assert "there already: queue tasks" in ben.run("create", "tasks", "--group", str(LAB))
+    assert modes(shared) == before
+
+
+def test_a_member_makes_a_queue_in_a_root_of_another(ann: User, ben: User, cleo: User, shared: Path) -> None:
+    ben.run("create", "more", "--group", str(LAB))
+    cleo.run("publish", "more", "text")
+    assert '"text"' in ann.run("pull", "more")
+
+
+def test_a_queue_that_the_group_may_look_into(ann: User, ben: User, stranger: User) -> None:
+    ann.run("create", "-f", "tasks", "--group", str(LAB), "--mode", "2750")
+    ann.run("publish", "tasks", "text", "--priority", "7")
+    assert "text" in ben.run("peek", "tasks")
+    assert "Permission denied" in ben.run("pull", "tasks", code=1)
+    assert "Permission denied" in stranger.run("peek", "tasks", code=1)
+
+
+def test_one_that_was_not_finished_is_completed(ann: User, ben: User) -> None:
+    ann.run("create", "-f", "other", "--group", str(LAB))
+    (ann.root / "tasks").mkdir()  # as a kill leaves it
+    os.chown(ann.root / "tasks", ann.uid, ann.uid)
+    (ann.root / "tasks").chmod(0o700)
+    (ann.root / "tasks" / "leased").mkdir()
+    os.chown(ann.root / "tasks" / "leased", ann.uid, LAB)
+    (ann.root / "tasks" / "leased").chmod(0o700)
+    ann.run("create", "tasks", "--group", str(LAB))
+    ben.run("publish", "tasks", "text")
+    ben.run("pull", "tasks")
+
+
+def test_a_way_that_is_closed_to_the_group_is_told(ann: User) -> None:
+    deep = ann.root.parent / "new" / "root"  # under her umask the one above is for herself
+    with ann.start(*ann.command("create", "-f", str(deep), "tasks", "--group", str(LAB)), stderr=-1) as process:
+        said = process.communicate()[1].decode()
+    assert process.returncode == 0
+    assert f"warning: members cannot get past {deep.parent}: " in said
