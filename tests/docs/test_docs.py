@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,17 +17,37 @@ TOP = Path(__file__).resolve().parents[2]
 PAGES = [path for path in [*TOP.glob("*.md"), *TOP.glob("docs/*.md")] if path.name != "reference.md"]
 #: A fenced block, with the reason why it is not run when there is one.
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)```", re.DOTALL)
+#: How blocks of each language are run.
+RUNNERS = {"python": "python", "perl": "perl", "julia": "julia", "r": "Rscript"}
+#: Those of languages that need not be there, each with what succeeds where they and what the blocks use are.
+OPTIONAL = {
+    "perl": ["perl", "-MJSON::PP", "-e", "1"],
+    "julia": ["julia", "-e", "using JSON"],
+    "r": ["Rscript", "-e", "library(jsonlite)"],
+}
 #: Blocks that install or test the project itself: they run wherever these tests run, around them.
 AROUND = ("make demo", "pip install")
+WITH_SNAKEMAKE = pytest.mark.skipif(
+    importlib.util.find_spec("snakemake") is None, reason="snakemake cannot be imported; it wants Python 3.11"
+)
+
+
+@cache
+def is_there(kind: str) -> bool:
+    probe = OPTIONAL.get(kind)
+    if probe is None:
+        return True
+    return bool(shutil.which(probe[0])) and subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
     found = []
     for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
         text = match["text"]
-        if match["reason"] or match["kind"] not in ("sh", "python") or any(word in text for word in AROUND):
+        if match["reason"] or match["kind"] not in ("sh", *RUNNERS) or any(word in text for word in AROUND):
             continue
-        found.append((match["kind"], text))
+        if is_there(match["kind"]):
+            found.append((match["kind"], text))
     return found
 
 
@@ -35,8 +58,20 @@ def blocks(path: Path) -> list[tuple[str, str]]:
         ("docs/moving-from-ddmq.md", "Hello"),
         ("docs/workers.md", "squared: 400"),
         ("docs/locks.md", "one of four"),
+        ("docs/monitoring.md", "\nddmq_hpc_attempts_last_hour{"),
+        ("docs/steering.md", "retried 1 message"),
+        ("docs/report.md", "Queue tasks: what happened"),
         ("docs/doctor.md", "0 failures"),
+        ("docs/groups.md", "mail is done"),
+        ("docs/shared.md", "holds  unknown"),
+        ("docs/journal.md", "attempt,state,wall"),
+        ("docs/shell.md", "_ddmq_hpc_completion"),
+        ("docs/index.md", "holders"),
+        ("docs/languages.md", "perl: 81" if is_there("perl") else "shell: 3 letters"),
+        ("docs/moving-to.md", "#SBATCH --array=1-20"),
+        ("docs/explain.md", "No worker is registered at this queue."),
         ("docs/clusters.md", "#SBATCH --time=04:00:00"),
+        pytest.param("docs/snakemake.md", "\n81\n", marks=WITH_SNAKEMAKE),
     ],
 )
 def test_every_block_runs_as_printed(page: str, shown: str, tmp_path: Path) -> None:
@@ -45,15 +80,15 @@ def test_every_block_runs_as_printed(page: str, shown: str, tmp_path: Path) -> N
     assert found
     script = ["set -euo pipefail"]
     for number, (kind, text) in enumerate(found):
-        if kind == "python":
-            (tmp_path / f"block{number}.py").write_text(text, encoding="utf-8")
-            text = f"python block{number}.py\n"
+        if kind in RUNNERS:
+            (tmp_path / f"block{number}.{kind}").write_text(text, encoding="utf-8")
+            text = f"{RUNNERS[kind]} block{number}.{kind}\n"
         script.append(text)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DDMQ_HPC_")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment["TMPDIR"] = str(tmp_path)
     done = subprocess.run(
-        ["bash", "-c", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        ["bash", "-c", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -82,6 +117,14 @@ def test_the_reference_is_what_the_code_says() -> None:
         sys.path.pop(0)
     written = (TOP / "docs" / "reference.md").read_text(encoding="utf-8")
     assert re.findall(r"\S+", written) == re.findall(r"\S+", build_reference.page())
+
+
+def test_every_reason_is_on_its_page() -> None:
+    page = (TOP / "docs" / "explain.md").read_text(encoding="utf-8")
+    sources = "".join(path.read_text(encoding="utf-8") for path in (TOP / "ddmq_hpc" / "explaining").glob("*.py"))
+    codes = set(re.findall(r'Reason\("([a-z-]+)"', sources))
+    assert len(codes) > 25
+    assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
 
 
 def test_every_module_is_on_the_map() -> None:
