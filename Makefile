@@ -1,10 +1,14 @@
-# Needs make and Python 3.9 or later, nothing else: environments are made as they are needed, in .venv*/.
+# Needs make, bash and Python 3.9 or later, nothing else: environments are made as they are needed, in .venv*/.
+SHELL = bash
 PYTHON = python3
 VENV = .venv
 DIRECTORY =
 MARK =
+TESTS =
+# What is run on the oldest Python, too: all that is more about Python than about files, hosts and pages.
+INTERPRETER = tests/unit tests/cli tests/worker tests/trust tests/submission tests/hostile
 
-.PHONY: help demo test pytest lint bench clean
+.PHONY: help demo test pytest lint docs bench dist pyz sbom audit clean
 MAKEFLAGS += --no-print-directory
 
 help: ## this list
@@ -14,16 +18,36 @@ demo: $(VENV)/.rich ## checksum and compress a few hundred files with several wo
 	@$(VENV)/bin/python workflows/demo.py $(DIRECTORY)
 
 # Types are checked on the oldest Python, whose standard library is the one to hold to. The tests on real clusters and
-# file servers are about those, where the interpreter matters little: one is enough for them.
-test: ## all checks, then all tests on the oldest and the newest Python here (as root: installs Slurm, SGE, strace ... for them)
+# file servers, of the engine's protocol (killed at each call, falsified replies, storms, models) and of browsers and
+# documents are about those, where the interpreter matters little: one is enough for them. They wait much: three parts
+# at a time take half as long; what they print is mixed line by line. Those that measure turns and rates among hosts
+# come last.
+test: ## all checks, then all tests on the newest Python here, and most on the oldest (as root: installs Slurm, SGE, strace ... for them)
 	@.ci/packages
 	@set -e; oldest=$$(.ci/pythons | head -n 1); newest=$$(.ci/pythons | tail -n 1); \
 	$(MAKE) lint $$oldest; \
-	test "$$oldest" = "$$newest" || $(MAKE) pytest $$oldest MARK='not slurm and not sge and not nfs'; \
-	$(MAKE) pytest $$newest
+	$(MAKE) environment $$newest; \
+	$(MAKE) -j 3 -k $$newest OLDEST="$$oldest" NEWEST="$$newest" test-hosts test-engine test-others; \
+	$(MAKE) $$newest test-alone
 
-pytest: $(VENV)/.test ## the tests alone, on python3 (PYTHON=... VENV=... for another, MARK='not slow' for some)
-	@$(VENV)/bin/python -m pytest -m '$(MARK)'
+PART = set -o pipefail; $(VENV)/bin/python -u -m pytest
+LINEWISE = 2>&1 | grep --line-buffered ^
+NO_CLUSTER = not nfs and not slurm and not sge
+.PHONY: environment test-hosts test-engine test-others test-alone
+environment: $(VENV)/.test
+test-hosts: environment
+	@$(PART) -m 'nfs and not alone' $(LINEWISE)
+test-engine: environment
+	@$(PART) -m '$(NO_CLUSTER)' tests/engine tests/worker $(LINEWISE)
+	@$(PART) -m 'slurm or sge' $(LINEWISE)
+test-others: environment
+	@$(PART) -m '$(NO_CLUSTER)' --ignore=tests/engine --ignore=tests/worker $(LINEWISE)
+	@test "$(OLDEST)" = "$(NEWEST)" || $(MAKE) pytest $(OLDEST) MARK='$(NO_CLUSTER) and not slow' TESTS='$(INTERPRETER)'
+test-alone: environment
+	@$(PART) -m alone
+
+pytest: $(VENV)/.test ## the tests alone, on python3 (PYTHON=... VENV=... for another, MARK='not slow', TESTS=tests/unit for some)
+	@$(VENV)/bin/python -m pytest -m '$(MARK)' $(TESTS)
 
 lint: $(VENV)/.test ## style, types, and who may import whom
 	@$(VENV)/bin/ruff check
@@ -31,9 +55,34 @@ lint: $(VENV)/.test ## style, types, and who may import whom
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
+docs: $(VENV)/.docs ## the documentation site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+	@echo build/site/index.html
+
 bench: $(VENV)/.test ## the measurements that benchmarks/ describes
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	@$(VENV)/bin/python benchmarks/bench.py --save
+
+# The day of the last change, if nobody says another: who builds the same again gets the same bytes.
+dist pyz sbom: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || echo 1580601600))
+dist: $(VENV)/.dist ## wheel and sdist, checked, in dist/
+	@rm -f dist/*.whl dist/*.tar.gz
+	@$(VENV)/bin/python -m build
+	@$(VENV)/bin/twine check --strict dist/*.whl dist/*.tar.gz
+
+pyz: $(VENV)/.dist ## the command as one file, dist/ddmq-hpc.pyz
+	@PYTHONHASHSEED=0 $(VENV)/bin/python recipes/pyz.py
+
+sbom: $(VENV)/.dist ## what the package needs, and what the one file contains, as CycloneDX in dist/
+	@mkdir -p dist
+	@$(PYTHON) -m venv --clear .venv-bare && .venv-bare/bin/python -m pip install -qq --disable-pip-version-check .
+	@$(VENV)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o dist/ddmq-hpc.cdx.json .venv-bare
+	@$(VENV)/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o dist/ddmq-hpc.pyz.cdx.json \
+	    recipes/pyz-requirements.txt
+
+audit: $(VENV)/.dist ## known vulnerabilities of what the package needs and of what the one file contains (asks pypi.org)
+	@$(VENV)/bin/pip-audit .
+	@$(VENV)/bin/pip-audit --no-deps --disable-pip -r recipes/pyz-requirements.txt
 
 clean: ## remove environments and caches
 	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

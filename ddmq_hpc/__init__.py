@@ -24,6 +24,7 @@ __all__ = [
     "MessageNotFound",
     "NotFound",
     "NothingThere",
+    "QueueDraining",
     "QueueNotFound",
     "QueuePaused",
     "RootNotFound",
@@ -40,6 +41,7 @@ __all__ = [
     "WorkerNotFound",
     "WorkerOptions",
     "broker",
+    "progress",
 ]
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         MessageNotFound,
         NotFound,
         NothingThere,
+        QueueDraining,
         QueueNotFound,
         QueuePaused,
         RootNotFound,
@@ -72,7 +75,9 @@ if TYPE_CHECKING:
     )
     from ddmq_hpc.messages import Message
     from ddmq_hpc.semaphores import Lock, Semaphore
-    from ddmq_hpc.worker import Worker, WorkerOptions
+    from ddmq_hpc.telling import progress
+    from ddmq_hpc.terms import WorkerOptions
+    from ddmq_hpc.worker import Worker
 
 _HOME = {
     "Broker": "broker",
@@ -81,7 +86,8 @@ _HOME = {
     "Message": "messages",
     "Semaphore": "semaphores",
     "Worker": "worker",
-    "WorkerOptions": "worker",
+    "WorkerOptions": "terms",
+    "progress": "telling",
 }
 
 

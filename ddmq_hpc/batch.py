@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from signal import SIGTERM
 from tempfile import mkdtemp
@@ -12,23 +13,29 @@ from threading import Lock
 from typing import Callable
 from zlib import crc32
 
+from ddmq_hpc import archive
 from ddmq_hpc.breaker import Breaker
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.errors import DdmqError
+from ddmq_hpc.errors import DdmqError, StorageBusy
 from ddmq_hpc.guardian import Guardian
+from ddmq_hpc.hook import Hook
 from ddmq_hpc.identity import batch_job, host
 from ddmq_hpc.messages import Message
 from ddmq_hpc.outcomes import Settled
-from ddmq_hpc.output import choose
+from ddmq_hpc.output import Output, choose
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.runner import CommandRunner, ShellRunner
 from ddmq_hpc.tasks import Result, Task
+from ddmq_hpc.terms import Report, WorkerOptions
 from ddmq_hpc.trust import Trust
-from ddmq_hpc.worker import Report, Worker, WorkerOptions, new_name
+from ddmq_hpc.worker import Worker, new_name
 from ddmq_hpc.workers import Registration, WorkerInfo
 
 #: Seconds between two looks of a worker under suspicion at what became of its failures elsewhere.
 _RETHINK = 5.0
+#: Seconds for which a worker of Snakemake's jobs waits for more unless told otherwise: between two steps of a workflow
+#: there may be none.
+PILOT_IDLE = 600.0
 #: The workers of an array begin spread over so many seconds for each of them, and over this many at most. Small arrays
 #: begin at once.
 _SPREAD_EACH, _SPREAD_MOST, _SPREAD_FROM = 0.05, 30.0, 8
@@ -36,19 +43,25 @@ _SPREAD_EACH, _SPREAD_MOST, _SPREAD_FROM = 0.05, 30.0, 8
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does: `command` is filled in for each message; with `shell` the message is the command line.
-    `output` is one of `output.KINDS`. With `chain` it has a successor submitted when there is more to do than time.
-    `trusted` are the users besides this one whose messages it runs. After `breaker` failures in a row it asks itself
-    whether its host is to blame; 0: never.
+    """What a worker does: `command` is filled in for each message; with `shell` the message is the command line, with
+    `snakemake` a job of Snakemake's executor `ddmq`. `output` is one of `output.KINDS`. With `chain` it has a successor
+    submitted when there is more to do than time. `trusted` are the users besides this one whose messages it runs. After
+    `breaker` failures in a row it asks itself whether its host is to blame; 0: never.
     """
 
     command: Sequence[str] = ()
     shell: bool = False
+    snakemake: bool = False
     feed_stdin: bool = False
     output: str = "tail"
     chain: bool = False
     trusted: Sequence[str] = ()
     breaker: int = 5
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """What a worker runs, for those who look."""
+        return ["--snakemake"] if self.snakemake else ["--shell"] if self.shell else self.command
 
 
 def work(
@@ -57,34 +70,53 @@ def work(
     """Run a worker of this process until it ends. `tell` is told in lines what a person wants to know, at last what was
     done. Raises `DdmqError` for what is no task's fault."""
     name = new_name()
-    options = replace(options, delay=start_delay(os.environ))
-    output = choose(job.output, broker.fs, broker.queue(queues[0]).paths, name)
+    options = replace(options, delay=start_delay(os.environ), memory=options.memory or _given_memory())
+    output = choose(job.output, broker.queue(queues[0]).fs, broker.queue(queues[0]).paths, name)
     directory = mkdtemp(prefix=f"ddmq-hpc-{name}-")
     guardian = Guardian(directory, name)
     try:
-        if job.shell:
-            runner: CommandRunner = ShellRunner(output, guardian, job.feed_stdin)
-        else:
-            runner = CommandRunner(job.command, output, guardian, job.feed_stdin)
-        approve = _wary(broker, queues, job)
+        hook = Hook([broker.queue(of) for of in queues], job.trusted, guardian, tell)
+        approve = _wary(broker, queues, job, hook)
+        runner = _runner(broker, job, output, guardian, name)
         worker = Worker(broker, queues, runner, options, name=name, directory=directory, approve=approve)
+        worker.conclude = runner.conclude
+        worker.watchers.append(lambda: None if worker.running else hook.look(time.monotonic()))
         if job.breaker:
             worker.observers.append(_Doubts(worker, job.breaker))
-        with _registered(worker, job) as watcher:
+        with closing(runner), _registered(worker, job) as watcher:
             worker.watchers.append(watcher)
             worker.tell = tell
             try:
                 worker.run()
+                hook.close()
             except DdmqError:
                 if worker.report.done or worker.report.failed:
                     tell(str(worker.report))
                 raise
     finally:
-        guardian.close()
+        guardian.close()  # which kills what is left, and what the runner started for itself
+    _compact(worker.queues)
     if job.chain and worker.report.out_of_time:
         worker.report.reason += _successor(broker, queues)
     tell(str(worker.report))
     return worker.report
+
+
+def _compact(queues: Sequence[Queue]) -> None:
+    """Now and then a worker that ends makes what others wrote long ago small."""
+    for queue in queues:
+        with suppress(OSError):
+            archive.maybe(queue.fs, queue.paths, queue.settings)
+
+
+def _runner(broker: Broker, job: Job, output: Output, guardian: Guardian, mark: str) -> CommandRunner:
+    if job.snakemake:
+        from ddmq_hpc.snakemake.runner import JobRunner
+
+        return JobRunner(broker, output, guardian, mark)
+    if job.shell:
+        return ShellRunner(output, guardian, job.feed_stdin)
+    return CommandRunner(job.command, output, guardian, job.feed_stdin)
 
 
 def _successor(broker: Broker, queues: Sequence[str]) -> str:
@@ -98,12 +130,19 @@ def _successor(broker: Broker, queues: Sequence[str]) -> str:
     return f"; submitted {found} to go on" if found else ""
 
 
-def _wary(broker: Broker, queues: Sequence[str], job: Job) -> Callable[[Queue, Message], None]:
-    """What refuses messages that somebody could have written who is not trusted. Raises `Untrusted` for queues."""
-    trust = {name: Trust(broker.queue(name), job.shell, job.trusted) for name in queues}
+def _wary(broker: Broker, queues: Sequence[str], job: Job, hook: Hook) -> Callable[[Queue, Message], None]:
+    """What refuses messages that somebody could have written who is not trusted, and notes those that are worked on.
+    Raises `Untrusted` for queues."""
+    trust = {name: Trust(broker.queue(name), job.shell or job.snakemake, job.trusted) for name in queues}
     for each in trust.values():
         each.check_place()
-    return lambda queue, message: trust[queue.name].check_pack(message)
+
+    def approve(queue: Queue, message: Message) -> None:
+        """Raises `Untrusted` for a message that others could have written."""
+        trust[queue.name].check_pack(message)
+        hook.handed_out(queue)
+
+    return approve
 
 
 class _Doubts:
@@ -146,13 +185,20 @@ class _Doubts:
 def _registered(worker: Worker, job: Job) -> Iterator[Callable[[], None]]:
     """The worker is listed at its queues; what is yielded tells them how it is doing, and heeds requests to stop."""
     names = [queue.name for queue in worker.queues]
-    command = ["--shell"] if job.shell else job.command
-    info = WorkerInfo.of_this_process(worker.queues[0], worker.name, names, worker.options.slots, command)
+    info = WorkerInfo.of_this_process(worker.queues[0], worker.name, names, worker.options.slots, job.shown)
+    ahead = info.since - time.time()  # the file system's clock, of this host's
+    info = replace(info, memory=worker.options.memory, ends=worker.ends)
     registrations = [Registration(queue, info) for queue in worker.queues]
 
     def beat() -> None:
-        running = tuple(message.id for message in worker.running)
-        now = replace(info, done=worker.report.done, failed=worker.report.failed, running=running)
+        """A sign of life at each queue, with the news; what somebody asked this worker there is heeded."""
+        tasks = tuple(
+            replace(task, since=round(task.since + ahead, 3), told=task.told and round(task.told + ahead, 3))
+            for task in worker.running
+        )
+        running = tuple(task.id for task in tasks)
+        report = worker.report
+        now = replace(info, done=report.done, failed=report.failed, running=running, ends=worker.ends, tasks=tasks)
         for registration in registrations:
             asked = registration.beat(now)
             if asked == "stop":
@@ -161,12 +207,21 @@ def _registered(worker: Worker, job: Job) -> Iterator[Callable[[], None]]:
                 worker.stop(SIGTERM)
 
     for registration in registrations:
-        registration.start()
+        with suppress(StorageBusy):  # a full disk, say: its next sign of life registers it
+            registration.start()
     try:
         yield beat
     finally:
         for registration in registrations:
-            registration.remove()
+            registration.end()
+
+
+def _given_memory() -> int | None:
+    """Bytes that the job of this process was given on this node; None where there is no limit."""
+    from ddmq_hpc import schedulers, usage
+
+    limits = (schedulers.memory(os.environ), usage.memory_limit())
+    return min((limit for limit in limits if limit), default=None)
 
 
 def start_delay(environ: Mapping[str, str]) -> float:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddmq_hpc.admin import covers
+from ddmq_hpc.following import Follower
+from ddmq_hpc.fs import GONE, NO_FILE
+from ddmq_hpc.journal import growing
 from ddmq_hpc.locks import first_to_make
 from ddmq_hpc.names import minute_stamp, parse_message_id, stamped_minute
 from ddmq_hpc.queue import Queue
@@ -23,14 +26,41 @@ _LOOK_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 #: The same for a worker alone: a queue is not to be failed through before anybody can look.
 _ALONE_PAUSE = 1.0
-#: Failures that are remembered, and how much of the journal one look reads.
+#: Failures that are remembered.
 _MOST_FAILURES = 1000
-_CHUNK, _MOST_CHUNKS = 1 << 20, 16
 #: Minutes for which it is remembered who ended.
 _STAMPS_KEPT = 1440
 _STAMP = "breaker"
 _ID_KEY = b'"id":"'
 _PACK_LENGTH = 29
+
+
+class Ended(NamedTuple):
+    """A worker that ended since its host was to blame, and when, in seconds since 1970."""
+
+    at: float
+    host: str
+    pid: int
+
+
+def ended_workers(queue: Queue) -> list[Ended]:
+    """Those that are remembered, for a day at least, the first one first. Raises OSError."""
+    fs, paths = queue.fs, queue.paths
+    found = []
+    for name in fs.names(paths.locks):
+        minute = stamped_minute(_STAMP, name)
+        if minute is None:
+            continue
+        try:
+            text = fs.read_some(paths.in_locks(name), 100)[1].decode("ascii", "replace")
+        except OSError as error:
+            if error.errno in GONE | NO_FILE:
+                continue
+            raise
+        host, _, pid = text.strip().partition(" ")
+        if pid.isdecimal():
+            found.append(Ended(minute * 60.0, host, int(pid)))
+    return sorted(found)
 
 
 class Breaker:
@@ -45,7 +75,7 @@ class Breaker:
         self._me = me
         self._limit = limit
         self._quick = quick
-        self._ends: dict[str, int] = {}  # file of the journal -> up to where it was read
+        self._follower = Follower(queue.fs, queue.paths)
         self._noted = self._looked = -1e9
         self.succeeded()
 
@@ -113,12 +143,12 @@ class Breaker:
 
     def _note_ends(self) -> None:
         """What is in the journal before a first failure tells nothing of it."""
-        fs, directory = self._queue.fs, self._queue.paths.journal
-        if fs.monotonic() - self._noted < _LOOK_SECONDS:
+        clock = self._queue.fs.monotonic()
+        if clock - self._noted < _LOOK_SECONDS:
             return
-        self._noted = fs.monotonic()
+        self._noted = clock
         try:
-            self._ends = {name: fs.lstat(f"{directory}/{name}").st_size for name in fs.names(directory)}
+            self._follower.begin_at_ends()
         except OSError:
             pass
 
@@ -135,18 +165,8 @@ class Breaker:
 
     def _records(self, packs: set[bytes]) -> Iterator[dict[str, Any]]:
         """Records of done and failed tasks of some packs that were written since the last look."""
-        fs, directory = self._queue.fs, self._queue.paths.journal
-        left = _MOST_CHUNKS
-        for name in sorted(fs.names(directory)):
-            while name.endswith(".jsonl") and left:
-                at = self._ends.get(name, 0)
-                found, data = fs.read_some(f"{directory}/{name}", _CHUNK, at)
-                whole = data.rfind(b"\n") + 1
-                self._ends[name] = at + whole if found.st_size >= at else 0
-                yield from _parsed(data[:whole], packs)
-                left -= 1
-                if len(data) < _CHUNK or not whole:
-                    break
+        for lines in self._follower.appended(growing(self._queue.fs, self._queue.paths)):
+            yield from _parsed(lines, packs)
 
     # -- never the last one
 
@@ -156,16 +176,7 @@ class Breaker:
         return bool(live and live - self._ended())
 
     def _ended(self) -> set[tuple[str, int]]:
-        fs, paths = self._queue.fs, self._queue.paths
-        ended = set()
-        for name in fs.names(paths.locks):
-            if stamped_minute(_STAMP, name) is not None:
-                host, _, pid = (
-                    fs.read_some(paths.in_locks(name), 100)[1].decode("ascii", "replace").strip().partition(" ")
-                )
-                if pid.isdecimal():
-                    ended.add((host, int(pid)))
-        return ended
+        return {(one.host, one.pid) for one in ended_workers(self._queue)}
 
     def _may_end(self) -> bool:
         """Whether this worker is the one that may end now.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Callable
 
+from ddmq_hpc import groups
 from ddmq_hpc.errors import DdmqError
 from ddmq_hpc.messages import LineEncoder, Options
-from ddmq_hpc.publishing import PACK_BYTES, PACK_MESSAGES, PACK_MESSAGES_FEW_LINKS
+from ddmq_hpc.publishing import AT_ONCE, PACK_BYTES, PACK_MESSAGES, PACK_MESSAGES_FEW_LINKS, Start
 from ddmq_hpc.queue import Queue
 
 
@@ -16,7 +18,7 @@ def publish_stream(
     queue: Queue,
     records: Iterable[tuple[Any, dict[str, Any]]],
     options: Options,
-    delay: float = 0.0,
+    start: Start = AT_ONCE,
     durable: bool | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
@@ -25,11 +27,12 @@ def publish_stream(
 
     When it fails, the error's `published` says how many messages are in the queue: all before that point's pack.
     """
-    writer = _Writer(queue, options, delay, durable, progress)
+    writer = _Writer(queue, options, start, durable, progress)
     try:
-        for body, own in records:
-            writer.add(body, own)
-        writer.finish()
+        with writer.open_groups:
+            for body, own in records:
+                writer.add(body, own)
+            writer.finish()
     except OSError as error:
         wrapped = queue.trouble(error, f"publish to queue {queue.name!r}")
         wrapped.published = writer.published
@@ -48,16 +51,16 @@ class _Writer:
         self,
         queue: Queue,
         options: Options,
-        delay: float,
+        start: Start,
         durable: bool | None,
         progress: Callable[[int], None] | None,
     ) -> None:
         self._queue = queue
-        self._settings = queue.settings
+        self._settings = queue.accepting()
         self._base = self._options = options
         self._encoder = LineEncoder(options, self._settings.max_message_bytes)
         self._own: dict[str, Any] = {}
-        self._delay = delay
+        self._start = start
         self._durable = self._settings.durable if durable is None else durable
         self._progress = progress
         usual = PACK_MESSAGES_FEW_LINKS if queue.fs.mount.few_links else PACK_MESSAGES
@@ -65,10 +68,13 @@ class _Writer:
         self._lines: list[bytes] = []
         self._size = 0
         self._directories: dict[str, None] = {}
+        #: None of the groups that are published to is finished before the last pack is in its place.
+        self.open_groups = ExitStack()
+        self._groups: set[str] = set()
         self.published = 0
 
     def add(self, body: Any, own: dict[str, Any]) -> None:
-        """One message more; a pack that is full is published. Raises `BadMessage`, OSError."""
+        """One message more; a pack that is full is published. Raises `BadMessage`, `QueueDraining`, OSError."""
         if own != self._own:
             self._flush()
             checked = Options.checked(**own).explicit()
@@ -78,6 +84,7 @@ class _Writer:
         line = self._encoder.line(body)
         if len(self._lines) >= self._most or (self._lines and self._size + len(line) > PACK_BYTES):
             self._flush()
+            self._queue.accepting()
         self._lines.append(line)
         self._size += len(line)
 
@@ -93,9 +100,13 @@ class _Writer:
             return
         queue, priority = self._queue, self._options.priority
         priority = self._settings.priority if priority is None else priority
+        group = self._options.group
+        if group and group not in self._groups:
+            self.open_groups.enter_context(groups.publishing(queue.fs, queue.paths, group))
+            self._groups.add(group)
         lines, self._lines, self._size = self._lines, [], 0
         with queue.publish_lock:
-            _, target = queue.publisher.put_unsynced(lines, priority, self._delay, self._durable)
+            _, target = queue.publisher.put_unsynced(lines, priority, self._start, self._durable, group)
             queue.taker.published(priority)
         if self._durable:
             self._directories[queue.paths.parent(target)] = None

@@ -85,6 +85,18 @@ class QueueNotFound(NotFound):
         super().__init__(f"no queue {queue!r} in {root}; make it with `ddmq-hpc create {root} {queue}`")
 
 
+class IncompleteQueue(QueueNotFound):
+    """Not all directories of the queue are there: making it was interrupted, or somebody removed some."""
+
+    def __init__(self, root: str, queue: str) -> None:
+        self.root, self.queue = root, queue
+        NotFound.__init__(
+            self,
+            f"queue {queue!r} in {root} is not whole; complete it with `ddmq-hpc create {root} {queue}`, what is in it "
+            "stays",
+        )
+
+
 class LegacyQueue(NotFound):
     """It is a queue of ddmq, the predecessor."""
 
@@ -101,6 +113,25 @@ class MessageNotFound(NotFound):
         super().__init__(f"no message {message_id[:200]!r} in queue {queue!r}; `ddmq-hpc list` shows what is there")
 
 
+class NoOutputKept(NotFound):
+    """Of what a task printed nothing was kept."""
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
+        super().__init__(
+            f"no output of {message_id[:200]} was kept: of failed tasks workers keep the end, of all tasks all of it "
+            "with `work --output segment` or `files`"
+        )
+
+
+class NoOutputYet(NotFound):
+    """A task runs, and what it prints is elsewhere until it ends; `where` says that in words."""
+
+    def __init__(self, message_id: str, where: str) -> None:
+        self.message_id = message_id
+        super().__init__(f"no output of {message_id[:200]} yet: it {where}")
+
+
 class WorkerNotFound(NotFound):
     """No worker of that name is registered."""
 
@@ -110,10 +141,11 @@ class WorkerNotFound(NotFound):
 
 
 class Untrusted(DdmqError):
-    """Somebody else could have written what is about to be run: `path`, `why`, and `advice` what to do about it."""
+    """Somebody else could have written what is about to be run: `path`, `why`, and `advice` what to do about it. `fix`
+    is the command that does it, where there is one."""
 
-    def __init__(self, path: str, why: str, advice: str) -> None:
-        self.path, self.why, self.advice = path, why, advice
+    def __init__(self, path: str, why: str, advice: str, fix: str = "") -> None:
+        self.path, self.why, self.advice, self.fix = path, why, advice, fix
         super().__init__(f"nothing was run: {path} {why}; {advice}")
 
 
@@ -137,6 +169,16 @@ class LeaseLost(DdmqError):
             f"lease lost: {receipts[0]}{more}; the message was requeued or settled by somebody else, "
             "drop this result or pull with a longer --lease"
         )
+
+
+class TaskCancelled(DdmqError):
+    """Somebody removed the message while its command ran, which was ended."""
+
+    exit_code = 5
+
+    def __init__(self, queue: str, message_id: str) -> None:
+        self.queue, self.message_id = queue, message_id
+        super().__init__(f"message {message_id} was cancelled, its command was ended; see `ddmq-hpc history {queue}`")
 
 
 class CannotRun(DdmqError):
@@ -178,13 +220,27 @@ class LockLost(DdmqError):
 
 
 class QueuePaused(DdmqError):
-    """The queue's settings say `paused: true`: it hands out nothing."""
+    """The queue's settings say `paused: true`: it hands out nothing. `why` tells who said so, as the end of a
+    sentence."""
 
     exit_code = 6
 
-    def __init__(self, queue: str) -> None:
-        self.queue = queue
-        super().__init__(f"queue {queue!r} is paused; its ddmq.yaml says `paused: true`")
+    def __init__(self, queue: str, why: str = "") -> None:
+        self.queue, self.why = queue, why
+        super().__init__(f"queue {queue!r} was paused{why}; `ddmq-hpc resume` ends that (`paused` in ddmq.yaml)")
+
+
+class QueueDraining(DdmqError):
+    """The queue's settings say `draining: true`: it takes no new messages. `why` as above."""
+
+    exit_code = 6
+
+    def __init__(self, queue: str, why: str = "") -> None:
+        self.queue, self.why = queue, why
+        super().__init__(
+            f"queue {queue!r} takes no new messages, it was told to drain{why}; `ddmq-hpc resume` ends that "
+            "(`draining` in ddmq.yaml)"
+        )
 
 
 class SchedulerError(DdmqError):
@@ -219,6 +275,21 @@ class UnfitDirectory(DdmqError):
         )
 
 
+class UnfitNow(UnfitDirectory):
+    """So it is, by a failure that may pass. Try again (exit code 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class SnakemakeUnfit(DdmqError):
+    """Snakemake is not there, is too old, or lacks a part that is needed: `why`; `wanted` is a version that has it."""
+
+    def __init__(self, why: str, wanted: str) -> None:
+        self.why, self.wanted = why, wanted
+        remedy = "pip install 'ddmq-hpc[snakemake]' (Python 3.11 or later)"
+        super().__init__(f"{why}; have snakemake {wanted} or later: {remedy}")
+
+
 class StorageError(DdmqError):
     """The file system refused: `errno` and `path` say what and where.
 
@@ -248,7 +319,7 @@ class StorageBusy(StorageError):
 #: Where the file system says one of these it did answer.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 # NFS v3 says EACCES of a read-only export, too, to whoever opens a file (measured).
-_FORBIDDEN = "nothing was lost: ask the owner of the queue for permission, or whether the file system is read-only now"
+_FORBIDDEN = "nothing was lost: ask its owner for permission, or whether the file system is read-only now"
 _UNANSWERED = "the file server did not answer, nothing was lost: look whether it was done, or try again"
 _ADVICE = {
     errno.ENOSPC: "the disk is full, nothing was lost: free some space or inodes and try again",
@@ -259,9 +330,11 @@ _ADVICE = {
     errno.EIO: "the file system had a fault, nothing was lost: try again",
     errno.ESTALE: "the file server changed something under us, nothing was lost: try again",
     errno.ETIMEDOUT: "the file server does not answer, nothing was lost: try again",
-    errno.ENOENT: "the directory was removed meanwhile",
+    errno.ENOENT: "the directory is not there, or was removed meanwhile",
     errno.ENOTDIR: "something that is not a directory is in the way",
     errno.ELOOP: "a symbolic link is in the way: queues do not follow them",
+    **dict.fromkeys((errno.EISDIR, errno.ENXIO, errno.ENODEV), "what is there is no regular file: move it away"),
+    errno.EFBIG: "no file of a queue is that large: move it away",
 }
 
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY}

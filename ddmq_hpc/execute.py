@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from threading import Event, Thread
 from typing import Any
 
-from ddmq_hpc.beats import renew
+from ddmq_hpc.beats import CANCELLED, Beats, how_lost
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.child import Child
-from ddmq_hpc.errors import BadMessage, CannotRun, LeaseLost, NothingThere, Untrusted
+from ddmq_hpc.errors import BadMessage, CannotRun, DdmqError, LeaseLost, NothingThere, TaskCancelled, Untrusted
 from ddmq_hpc.messages import Message, body_text
 from ddmq_hpc.tasks import environment, fill
 from ddmq_hpc.trust import Trust
+
+#: Seconds between two looks at its own clock whether anything is due.
+_LONGEST_PAUSE = 5.0
 
 
 def execute(
@@ -84,7 +87,7 @@ class _Run:
         self._done.set()
         outcome: dict[str, Any] = {"exit": code, "wall": round(time.monotonic() - started, 3)}
         if self._lost:
-            raise LeaseLost([message.id])
+            raise self._loss()
         if code == 0:
             broker.ack(message, **outcome)
         elif self._child.stopped_by:
@@ -93,17 +96,24 @@ class _Run:
             broker.nack(message, **outcome)
         return code
 
+    def _loss(self) -> DdmqError:
+        queue, ident = self._message.queue, self._message.id
+        if how_lost(self._broker.queue(queue), self._message) == CANCELLED:
+            return TaskCancelled(queue, ident)
+        return LeaseLost([ident])
+
     def _beat(self) -> None:
         """Renew the lease as a worker does, and end the command once the lease is somebody else's."""
-        queue = self._broker.queue(self._message.queue)
+        beats = Beats(self._broker.queue(self._message.queue))
         while not self._done.wait(self._pause()):
-            if renew(queue, [self._message]) and not self._done.is_set():
+            if beats.renew([self._message]) and not self._done.is_set():
                 self._lost = True
                 self._child.end()
                 return
 
     def _pause(self) -> float:
-        """Seconds between two looks: often enough for a lease that is renewed when a third of it is over."""
+        """Seconds between two looks: often enough for a lease that is renewed when a third of it is over, or whose
+        message was cancelled."""
         held = self._message.held
         lease = held.run_of(self._message.index) if held else None
-        return min(lease.duration / 12000, 60.0) if lease else 1.0
+        return min(lease.duration / 12000, _LONGEST_PAUSE) if lease else 1.0

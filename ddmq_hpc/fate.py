@@ -5,14 +5,25 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ddmq_hpc.messages import Options
-from ddmq_hpc.names import Dead, Delayed, Entry, QueuePaths
+from ddmq_hpc.names import (
+    LOSS_LIMIT,
+    LOST,
+    NO_REQUEUE,
+    REJECTED,
+    REQUEUE_LIMIT,
+    Dead,
+    Delayed,
+    Done,
+    Entry,
+    QueuePaths,
+)
 from ddmq_hpc.settings import Settings
 
 
 class Fate(NamedTuple):
     """Where an entry goes next."""
 
-    state: str  # ready, delayed or dead
+    state: str  # ready, delayed, dead or done
     priority: int
     entry: Entry
     detail: float = 0.0  # seconds of delay
@@ -25,6 +36,8 @@ class Fate(NamedTuple):
             return paths.in_dead(Dead(self.priority, entry, self.reason))
         if self.state == "delayed":
             return paths.in_delayed(Delayed(int((now + self.detail) * 1000), self.priority, entry))
+        if self.state == "done":
+            return paths.in_done(Done(int(now * 1000), self.priority, entry))
         return paths.in_ready(self.priority, entry)
 
 
@@ -33,6 +46,10 @@ class Rules(NamedTuple):
 
     settings: Settings
     options: Options
+
+    def after_success(self, priority: int, entry: Entry) -> Fate:
+        """Finished messages that are kept."""
+        return Fate("done", priority, entry)
 
     def after_release(self, priority: int, entry: Entry, delay: float = 0.0) -> Fate:
         """Back in its place, and no attempt counted."""
@@ -44,7 +61,7 @@ class Rules(NamedTuple):
         """After a nack. `requeue` True requeues in spite of every limit, False makes a dead letter."""
         counted = entry._replace(failed=entry.failed + 1)
         if requeue is False:
-            return Fate("dead", priority, counted, reason="rejected")
+            return Fate("dead", priority, counted, reason=REJECTED)
         if requeue is None and (reason := self._end(counted)):
             return Fate("dead", priority, counted, reason=reason)
         wait = self._backoff(counted.failed) if delay is None else delay
@@ -54,20 +71,20 @@ class Rules(NamedTuple):
         """After its worker died or its lease ran out."""
         counted = entry._replace(lost=entry.lost + 1)
         if reason := self._end(counted):
-            return Fate("dead", priority, counted, reason="lost" if reason == "no-requeue" else reason)
+            return Fate("dead", priority, counted, reason=LOST if reason == NO_REQUEUE else reason)
         return Fate("ready", self._priority(priority), counted)
 
     def _end(self, entry: Entry) -> str:
         own = self.options
         if not (self.settings.requeue if own.requeue is None else own.requeue):
-            return "no-requeue"
+            return NO_REQUEUE
         limit = self.settings.requeue_limit if own.requeue_limit is None else own.requeue_limit
         losses = self.settings.loss_limit if own.loss_limit is None else own.loss_limit
         if losses is None:
-            return "requeue-limit" if entry.failed + entry.lost > limit else ""
+            return REQUEUE_LIMIT if entry.failed + entry.lost > limit else ""
         if entry.failed > limit:
-            return "requeue-limit"
-        return "loss-limit" if entry.lost > losses else ""
+            return REQUEUE_LIMIT
+        return LOSS_LIMIT if entry.lost > losses else ""
 
     def _priority(self, priority: int) -> int:
         own = self.options.requeue_prio

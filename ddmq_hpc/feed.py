@@ -13,7 +13,9 @@ from ddmq_hpc.errors import DdmqError, LeaseLost, QueuePaused, StorageError, sto
 from ddmq_hpc.idle import Backoff, Patience, Watch
 from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.room import Room
 from ddmq_hpc.stats import count_delayed
+from ddmq_hpc.units import human_memory
 from ddmq_hpc.window import Pace, Window
 
 UNTIL = ("empty", "drained", "forever")
@@ -23,6 +25,16 @@ NO_TIME = "no time is left for another task"
 _AHEAD_SECONDS, _AHEAD_MOST = 1.0, 64
 #: A message that asks for more time than is left is put back for so long (seconds); after so many the worker ends.
 _UNFIT_DELAY, _UNFIT_MOST = 60.0, 32
+#: One that needs more than this worker has at all is left to others for so long (seconds).
+_TOO_LARGE_DELAY = 10.0
+#: Seconds that a worker waits for room before it looks again what comes first, at first and at last.
+_ROOM_FIRST, _ROOM_LONGEST = 5.0, 60.0
+#: Seconds between two such messages, at first and at last: there may be nothing else in the queue.
+_SIZE_FIRST, _SIZE_LONGEST = 0.01, 30.0
+#: Seconds after which a worker asks again whether a queue is still paused: its settings are read twice a minute.
+_PAUSED_LONGEST = 5.0
+#: Seconds between two looks whether the worker was told to end meanwhile.
+_HEED = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class Feed:
         appetite: Appetite,
         window: Window,
         pace: Pace,
+        room: Room,
         approve: Callable[[Queue, Message], None] = lambda queue, message: None,
         tell: Callable[[str], None] = lambda text: None,
         busy: Callable[[], bool] = lambda: False,
@@ -53,6 +66,12 @@ class Feed:
         self._appetite = appetite
         self._window = window
         self._pace = pace
+        self._room = room
+        self._room_backoff = Backoff(_ROOM_FIRST, _ROOM_LONGEST)
+        self._size_backoff = Backoff(_SIZE_FIRST, _SIZE_LONGEST)
+        self._told_of_size = False
+        self._paused: list[Queue] = []  # when it was last looked
+        self._told_of_pauses: set[str] = set()
         self._approve = approve
         self._busy = busy
         self._turn = Lock()  # of the one slot that looks for messages; the others wait for it
@@ -65,6 +84,7 @@ class Feed:
         self._idle_since: float | None = None
         self._handed_out = 0
         self._unfit = 0
+        self._tell = tell
         self._patience = Patience(tell, self._stop.wait)
         self.reason = ""
 
@@ -89,12 +109,14 @@ class Feed:
 
     def _look(self) -> tuple[Queue, Message] | None:
         """A message that can be worked on; nothing after a wait, or at the end."""
+        if not self._room.wait_for_any(_HEED):
+            return None
         was_busy = self._busy()
         found = self._next_ahead() or self._take()
         if found is None:
             self._wait(was_busy)
             return None
-        if not (self._approved(*found) and self._fits(*found)):
+        if not (self._approved(*found) and self._fits(*found) and self._has_room(*found)):
             return None
         self._handed_out += 1
         self._idle_since = None
@@ -105,6 +127,11 @@ class Feed:
     def rest(self, seconds: float) -> None:
         """Wait, unless it ends meanwhile."""
         self._stop.wait(seconds)
+
+    def finished(self, message: Message) -> None:
+        """It was let go of: what it took up is free, and it may be ready again while a slot waits for what there is."""
+        self._room.give_back(message)
+        self.poke()
 
     def poke(self) -> None:
         """Messages are known to be there: a slot that waits for some looks at once."""
@@ -141,13 +168,14 @@ class Feed:
         return None
 
     def _take(self) -> tuple[Queue, Message] | None:
-        paused: QueuePaused | None = None
+        self._paused.clear()
         trouble: StorageError | None = None
         for queue in self._queues:
             try:
                 messages = queue.take(self._how_many(), duration=self._appetite.lease)
             except QueuePaused as error:
-                paused = error
+                self._paused.append(queue)
+                self._tell_of_pause(error)
                 continue
             except StorageError as error:
                 trouble = error
@@ -159,9 +187,14 @@ class Feed:
             return self._next_ahead()
         if trouble:
             raise trouble  # nobody knows whether anything is ready
-        if paused and len(self._queues) == 1 and self._appetite.until == "empty":
-            self.end("the queue is paused")
         return None
+
+    def _tell_of_pause(self, error: QueuePaused) -> None:
+        """Once for each time that a queue is paused, or somebody says anew why."""
+        text = f"{error}; waiting for it while there is something in it"
+        if text not in self._told_of_pauses:
+            self._told_of_pauses.add(text)
+            self._tell(text)
 
     def _approved(self, queue: Queue, message: Message) -> bool:
         """False when the lease is lost already. Raises what `approve` has against the message, which is put back."""
@@ -199,6 +232,32 @@ class Feed:
             queue.release([message], delay=_UNFIT_DELAY)
         return False
 
+    def _has_room(self, queue: Queue, message: Message) -> bool:
+        """Whether the message can be worked on beside what is; put back when not, for a worker that has more room. This
+        one begins nothing else before it has looked again, or a large message would wait for ever behind small ones."""
+        room = self._room
+        if not room.could_hold(message):
+            self._tell_of_size(message)
+            queue.release([message], delay=_TOO_LARGE_DELAY)
+            self._stop.wait(self._size_backoff.next())
+            return False
+        self._size_backoff.reset()
+        if room.take(message):
+            self._room_backoff.reset()
+            return True
+        queue.release([message])
+        end = time.monotonic() + self._room_backoff.next()
+        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+            if room.wait_for(message, min(left, _HEED)):
+                break
+        return False
+
+    def _tell_of_size(self, message: Message) -> None:
+        if not self._told_of_size:
+            self._told_of_size = True
+            needs, has = _size(message.slots, message.memory), _size(self._room.slots, self._room.memory)
+            self._tell(f"{message.id} needs {needs}, this worker has {has}: what needs more is left to others")
+
     def _wait(self, was_busy: bool) -> None:
         """Wait until messages may have come, or it is time to end. Raises OSError. What other slots were busy with when
         nothing was found may be ready again since."""
@@ -211,11 +270,15 @@ class Feed:
         for watch in self._watches:
             watch.remember()
         while not self._stop.is_set():
-            if self._appetite.until == "empty" and not self._busy():
+            if any(not queue.settings.paused for queue in self._paused):
+                return
+            if self._appetite.until == "empty" and not self._busy() and not self._holds_back():
                 if was_busy:
                     return
                 self.end(f"nothing is ready{_put_off(self._queues)}")
-            elif self._appetite.until == "drained" and not any(map(_has_more_to_come, self._queues)):
+            elif self._appetite.until == "drained" and not (
+                any(map(_has_more_to_come, self._queues)) or self._holds_back()
+            ):
                 self.end("the queue is drained")
             elif self._appetite.idle_exit is not None and self._idle_for() >= self._appetite.idle_exit:
                 self.end("nothing came for a while")
@@ -226,13 +289,24 @@ class Feed:
                 if self._poked.is_set() or any(watch.calls_for_a_look() for watch in self._watches):
                     return
 
+    def _holds_back(self) -> bool:
+        """Whether something is ready in a queue that is paused: it is not empty. Raises OSError."""
+        return any(queue.taker.look_again() for queue in self._paused)
+
     def _idle_for(self) -> float:
         return time.monotonic() - (self._idle_since or time.monotonic())
 
     def _pause(self) -> float:
         pause = self._backoff.next()
+        if self._paused:
+            pause = min(pause, _PAUSED_LONGEST)
         limit = self._appetite.idle_exit
         return pause if limit is None else min(pause, max(0.01, limit - self._idle_for()))
+
+
+def _size(slots: int, memory: int | None) -> str:
+    found = f"{slots} slot{'s' * (slots > 1)}"
+    return f"{found} and {human_memory(memory)}" if memory else found
 
 
 def _put_off(queues: Sequence[Queue]) -> str:

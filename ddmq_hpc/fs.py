@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Iterator
-from functools import partial
+from stat import S_IMODE, S_ISLNK
 
 from ddmq_hpc import mounts
+from ddmq_hpc.calls import Calls
+from ddmq_hpc.identity import token
+from ddmq_hpc.names import directory_leftover
 
 GONE = frozenset({errno.ENOENT, errno.ESTALE})
-#: What answers like this is no pack but a directory, a link or a device that somebody planted.
-NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV})
+#: What answers like this is no file of ours but a directory, a link, a device, or what is endless: somebody planted it.
+NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EFBIG})
 #: The call may have been executed or not (soft mounts).
 UNKNOWN = frozenset({errno.EIO, errno.ETIMEDOUT})
 #: The file system has no hard links (link(2): EPERM), or says that it cannot.
@@ -30,14 +32,10 @@ NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK,
 _TRIES = range(5, 0, -1)
 #: How often a bucket is made again that another client keeps removing.
 _RACES = range(100)
+#: Directories that are remembered to be no links.
+_MOST_PLAIN = 1024
 #: Seconds by which two clocks differ that are not the same.
 _SET = 0.5
-_READ_ONCE = 1 << 16
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-#: O_NONBLOCK: a FIFO planted in a queue must not hang a reader.
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Unanswered(OSError):
@@ -47,171 +45,6 @@ class Unanswered(OSError):
     """
 
     may_be_done = True  # for `errors.storage_error`
-
-
-class Calls:
-    """The raw calls, one method each, with the errors of the operating system."""
-
-    # Those of every message are the functions of the interpreter themselves: a frame less for each.
-    sleep = staticmethod(time.sleep)
-    monotonic = staticmethod(time.monotonic)
-    time = staticmethod(time.time)
-    rename = staticmethod(os.rename)
-    unlink = staticmethod(os.unlink)
-    link = staticmethod(partial(os.link, follow_symlinks=False))
-
-    def mkdir(self, path: str, mode: int = 0o777) -> None:
-        os.mkdir(path, mode)
-
-    def rmdir(self, path: str) -> None:
-        os.rmdir(path)
-
-    def listdir(self, path: str) -> list[str]:
-        """What is in a directory; ENOTDIR when it is a symbolic link to one."""
-        handle = os.open(path, _DIRECTORY)
-        try:
-            return os.listdir(handle)
-        finally:
-            os.close(handle)
-
-    def subdirectories(self, path: str) -> list[str]:
-        """Names of the directories in `path`; symbolic links to directories are none."""
-        with os.scandir(path) as entries:
-            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-
-    def lstat(self, path: str) -> os.stat_result:
-        return os.lstat(path)
-
-    def acl(self, path: str) -> bytes:
-        """The POSIX access control list of a file as the kernel has it; empty where there is none."""
-        try:
-            return os.getxattr(path, "system.posix_acl_access", follow_symlinks=False)
-        except (OSError, AttributeError):
-            return b""
-
-    def default_acl(self, path: str) -> bytes:
-        """The list that new files in a directory get; empty where there is none."""
-        try:
-            return os.getxattr(path, "system.posix_acl_default", follow_symlinks=False)
-        except (OSError, AttributeError):
-            return b""
-
-    def statvfs(self, path: str) -> os.statvfs_result:
-        return os.statvfs(path)
-
-    def may_write(self, path: str) -> bool:
-        return os.access(path, os.W_OK | os.X_OK)
-
-    def touch(self, path: str) -> None:
-        os.utime(path)
-
-    def chmod(self, path: str, mode: int) -> None:
-        os.chmod(path, mode)
-
-    def create(self, path: str, data: bytes, sync: bool, mode: int = 0o664) -> None:
-        """A new file with `data`, on disk when `sync`; what a failure half wrote is removed."""
-        handle = self.create_open(path, data, mode)
-        try:
-            try:
-                if sync:
-                    self.sync_file(handle)
-            finally:
-                os.close(handle)  # on NFS this is where a full disk or a soft mount speaks up
-        except BaseException:
-            self._remove_half(path)
-            raise
-
-    def create_open(self, path: str, data: bytes, mode: int = 0o664) -> int:
-        """A new file with `data`, still open for `sync_file`; what a failure half wrote is removed.
-
-        Under no umask can everybody write it.
-        """
-        handle = os.open(path, _NEW, mode)
-        try:
-            written = os.write(handle, data)
-            while written < len(data):
-                written += os.write(handle, data[written:])
-        except BaseException:
-            os.close(handle)
-            self._remove_half(path)
-            raise
-        return handle
-
-    def _remove_half(self, path: str) -> None:
-        """Where that fails, too, it is left to `clean`: the first error is the one to tell."""
-        try:
-            self.unlink(path)
-        except OSError:
-            pass
-
-    def sync_file(self, handle: int) -> None:
-        os.fsync(handle)
-
-    def append(self, handle: int, data: bytes) -> None:
-        """One write(2) on a file opened for appending: no other writer's data comes in between."""
-        if os.write(handle, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def append_to(self, path: str, data: bytes) -> None:
-        """Append to a file that is there: a name that somebody removed is not made again."""
-        handle = os.open(path, _APPEND & ~os.O_CREAT)
-        try:
-            self.append(handle, data)
-        finally:
-            os.close(handle)
-
-    def open_append(self, path: str) -> int:
-        return os.open(path, _APPEND, 0o666)
-
-    def open_log(self, path: str) -> int:
-        """Like `open_append`, to be read from, too."""
-        return os.open(path, _APPEND & ~os.O_WRONLY | os.O_RDWR, 0o666)
-
-    def sync_handle(self, handle: int) -> None:
-        os.fdatasync(handle) if hasattr(os, "fdatasync") else os.fsync(handle)
-
-    def read(self, path: str) -> bytes:
-        handle = os.open(path, _READ)
-        try:
-            data = os.read(handle, _READ_ONCE)
-            if len(data) == _READ_ONCE:
-                parts = [data]
-                while data := os.read(handle, 1 << 20):
-                    parts.append(data)
-                data = b"".join(parts)
-        finally:
-            os.close(handle)
-        return data
-
-    def read_some(self, path: str, most: int, offset: int = 0) -> tuple[os.stat_result, bytes]:
-        """At most `most` bytes of a file from `offset`, and what stat says of that very file."""
-        handle = os.open(path, _READ)
-        try:
-            return os.fstat(handle), os.pread(handle, most, offset)
-        finally:
-            os.close(handle)
-
-    def sync_directory(self, path: str) -> None:
-        handle = os.open(path, _DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-    def hold_directory(self, path: str) -> int:
-        """A directory held open, for `list_held` until `close`."""
-        return os.open(path, _DIRECTORY)
-
-    def list_held(self, handle: int) -> list[str]:
-        """What is in a directory that was opened before: on NFS up to 22 s old (measured)."""
-        return os.listdir(handle)
-
-    def close(self, handle: int) -> None:
-        os.close(handle)
-
-    def open_directory(self, path: str) -> None:
-        """Opening a directory makes an NFS client ask the server again: names held to be missing are looked up anew."""
-        os.close(os.open(path, _DIRECTORY))
 
 
 class Filesystem(Calls):
@@ -226,9 +59,26 @@ class Filesystem(Calls):
         self.network = not self.mount.local if network is None else network
         #: Whether flushing a file brings the name it was just renamed to, and new directories above, to the disk too.
         self.sync_keeps_name = not self.network and self.mount.type in mounts.SYNC_KEEPS_NAME
+        self.shared = None
+        self._nursery = ""
         self._offset = 0.0
         self._measured = -1e9
         self._apart = 0.0  # this host's clock minus its steady one, when last measured
+        self._plain: set[str] = set()
+
+    def below(self, directory: str, nursery: str) -> Filesystem:
+        """The same for what is made below `directory`: it is for those whom that lets in (`sharing.granted`), whatever
+        the umask; new directories get ready in `nursery`, which is in there. One look. Raises OSError."""
+        mode = S_IMODE(self.lstat(directory).st_mode)
+        if not mode & 0o077:
+            return self  # its owner's alone, as most are: what sharing takes is not loaded
+        from copy import copy
+
+        from ddmq_hpc.sharing import granted
+
+        fs = copy(self)
+        fs.shared, fs._nursery = granted(mode), nursery
+        return fs
 
     # -- the clock
 
@@ -311,8 +161,10 @@ class Filesystem(Calls):
         """Rename to a name in a bucket that may have to be made first. False when `source` is gone.
 
         The target is not unique to the caller: when the reply is lost somebody may have taken it already, so a gone
-        source only says that nothing is left to do under that name.
+        source only says that nothing is left to do under that name. ELOOP, and nothing was done, where a link would
+        lead out of the queue.
         """
+        self.refuse_links(target.rpartition("/")[0])
         for race in _RACES:
             try:
                 self.rename(source, target)
@@ -416,13 +268,24 @@ class Filesystem(Calls):
         return [name for name in found if not name.startswith(".nfs")] if self.network else found
 
     def directories(self, directory: str) -> list[str]:
-        """The directories in a directory, symbolic links left out; nothing when it is gone."""
+        """The directories in a directory, symbolic links left out; nothing when it is gone or a link."""
         try:
             return self.subdirectories(directory)
         except OSError as error:
-            if error.errno in GONE:
+            if error.errno in GONE or error.errno == errno.ENOTDIR:
                 return []
             raise
+
+    def blocks(self, path: str, size: int, start: int = 0, stop: int = 1 << 62) -> Iterator[bytes]:
+        """The bytes `start` to `stop` of a file in pieces of at most `size`, also when its name is removed meanwhile.
+        Raises OSError."""
+        handle = self.open_read(path)
+        try:
+            while data := self.read_at(handle, min(size, stop - start), start):
+                start += len(data)
+                yield data
+        finally:
+            self.close(handle)
 
     def refresh(self, directory: str) -> None:
         """Make the next listing complete. On NFS v3 two changes within one tick of the server's clock can leave a
@@ -443,6 +306,22 @@ class Filesystem(Calls):
         for directory in (os.path.dirname(path), path):
             self._make(directory, may_vanish=directory == path)
 
+    def refuse_links(self, directory: str) -> None:
+        """ELOOP when a directory in a directory of a queue, or that one, is a symbolic link: what is put there would be
+        elsewhere. Each is looked at once: who can change it later can write to the queue anyway."""
+        if directory in self._plain:
+            return
+        for path in (directory.rpartition("/")[0], directory):
+            try:
+                found = self.lstat(path)
+            except OSError:
+                return  # it is made next, or what comes next says what is wrong
+            if S_ISLNK(found.st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if len(self._plain) >= _MOST_PLAIN:
+            self._plain.clear()
+        self._plain.add(directory)
+
     def make_directory(self, path: str) -> None:
         """`path`, in a directory that must be there; nothing when it is there already."""
         self._make(path, may_vanish=False)
@@ -455,6 +334,7 @@ class Filesystem(Calls):
                 return
             from shutil import rmtree
 
+            self.remove_empty(path)  # also one of another user, which only he can look into
             rmtree(path, ignore_errors=True)
         except OSError:
             pass
@@ -462,7 +342,7 @@ class Filesystem(Calls):
     def _make(self, directory: str, may_vanish: bool) -> None:
         for left in _TRIES:
             try:
-                self.mkdir(directory)
+                self.mkdir(directory) if self.shared is None else self._mkdir_shared(directory)
                 return
             except OSError as error:
                 if error.errno == errno.EEXIST:
@@ -471,6 +351,24 @@ class Filesystem(Calls):
                     continue
                 if error.errno in GONE and may_vanish:
                     return  # its parent was removed again: the caller starts anew
+                raise
+
+    def mkdir_granted(self, path: str, mode: int) -> None:
+        """Like `mkdir`, with all of `mode` that the group has; it is there for a moment without."""
+        self.mkdir(path, mode)
+        self.grant_directory(path, mode)
+
+    def _mkdir_shared(self, directory: str) -> None:
+        """Like `mkdir`. It appears with its permissions: no other member meets a closed directory, whoever dies."""
+        if self.is_there(directory):
+            return
+        aside = f"{self._nursery}/{directory_leftover(token())}"
+        self.mkdir_granted(aside, 0o777 & (self.shared or 0))
+        try:
+            self.rename(aside, directory)
+        except OSError:
+            self.remove_empty(aside)
+            if not self.is_there(directory):  # ENOTEMPTY: another was faster; else the reply may have been lost
                 raise
 
     def remove_empty(self, directory: str) -> None:

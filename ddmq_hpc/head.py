@@ -195,6 +195,8 @@ class Head:
         if thorough:
             self._fs.refresh(path)
         found = self._fs.names(path)
+        if thorough:  # nothing is ready, as a rule: foreign files must not hide that
+            found = list(filter(parse_entry, found))
         if not found:
             self._found_empty(path, bucket)
         return [name for name in found if name not in self._foreign] if self._foreign else found

@@ -82,11 +82,11 @@ def _holder(directory: LockDirectory, lock: Lock) -> Holder | None:
             return None
         raise
     told = _record(data)
-    text = lock.owner or str(told.get("owner", ""))
+    text = lock.owner or _text(told.get("owner"))
     owner = Owner.parse(text) or Owner("", 0, 0, "", "", "")
     # The file goes from holder to holder of a node: what another one wrote into it says nothing of this one.
     since = _number(told.get("since")) if told.get("token") == lock.generation else 0.0
-    user = str(told.get("user", ""))[:64]
+    user = _text(told.get("user"))[:64]
     seen, lease = found.st_mtime, _number(told.get("lease")) or LEASE
     return Holder(lock.generation, owner.host, owner.pid, owner.job, user, since or seen, seen, lease, text)
 
@@ -97,9 +97,13 @@ def _record(data: bytes) -> dict[str, Any]:
     for line in data.splitlines():
         try:
             told.update(json.loads(line))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return told
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: object) -> float:

@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
+from ddmq_hpc.errors import UsageError
+
 _LONGEST_LABEL = 30
 _TOKEN_BYTES = 5  # 40 bits: eight base32 letters
+_NUMBER = re.compile(r"\d{1,19}", re.ASCII)
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]+", re.ASCII)
 
 
@@ -54,6 +57,28 @@ def group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
+
+
+def user_id(name: str) -> int:
+    """The id of a user, also when it is given itself. Raises `UsageError` for one that this host does not know."""
+    import pwd
+
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        raise UsageError(f"no user {name[:60]!r} on this host") from None
+
+
+def group_id(name: str) -> int:
+    """The id of a group. Raises `UsageError` for one that this host does not know."""
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError):
+        raise UsageError(f"no group {name[:60]!r} on this host") from None
 
 
 def _digest(text: str) -> str:
@@ -99,7 +124,18 @@ def process_start(pid: int) -> int | None:
 
 def is_gone(on: str, pid: int, start: int, on_kernel: str) -> bool:
     """Whether a process is known to be gone; False for those of other hosts, kernels and PID namespaces."""
-    return on == host() and on_kernel == kernel() and process_start(pid) != start
+    return on == host() and on_kernel == kernel() and process_start(pid) != start and not _is_hidden(pid)
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether a process of another user is there of which /proc shows nothing (mounted with hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not _text(f"/proc/{pid}/stat")
+    except (OSError, OverflowError):
+        pass
+    return False
 
 
 class Owner(NamedTuple):
@@ -112,10 +148,15 @@ class Owner(NamedTuple):
     serial: str
     job: str
 
+    @property
+    def holder(self) -> tuple[str, int, int, str, str]:
+        """The same for all owners of one `Identity` in one process, and for no others."""
+        return self.host, self.pid, self.start, self.kernel, self.serial.partition(".")[0]
+
     @classmethod
     def parse(cls, text: str) -> Owner | None:
         parts = text.split(":")
-        if len(parts) not in (5, 6) or not (parts[1].isdigit() and parts[2].isdigit()):
+        if len(parts) not in (5, 6) or not all(map(_NUMBER.fullmatch, parts[1:3])):
             return None
         return cls(parts[0], int(parts[1]), int(parts[2]), parts[3], parts[4], parts[5] if len(parts) == 6 else "")
 

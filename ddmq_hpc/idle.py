@@ -14,7 +14,7 @@ from typing import Callable
 
 from ddmq_hpc.errors import StorageError
 from ddmq_hpc.fs import GONE
-from ddmq_hpc.names import is_bucket, is_delay_window, is_priority, parse_delayed, parse_lease
+from ddmq_hpc.names import is_bucket, is_delay_window, is_priority, parse_after, parse_delayed, parse_lease
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.units import human
 
@@ -98,6 +98,8 @@ class Watch:
         self._looked = fs.monotonic()
         self._due = self._next_due()
         directories = [paths.ready, paths.delayed]
+        if any(map(parse_after, fs.names(paths.delayed))):
+            directories.append(paths.leased)  # where the last message of a group goes away
         for priority in filter(is_priority, fs.names(paths.ready)):
             top = f"{paths.ready}/{priority}"
             directories += [top, *(f"{top}/{bucket}" for bucket in fs.names(top) if is_bucket(bucket))]

@@ -70,18 +70,17 @@ def _import_queues(old: str, queues: list[str], broker: Broker) -> Report:
         if not is_queue_name(queue):
             report.skipped_queues.append(queue)
             continue
-        broker.create_queue(queue, **_settings_of(f"{old}/{queue}/{SETTINGS}"))
+        broker.create_queue(queue, **_settings_of(broker, f"{old}/{queue}/{SETTINGS}"))
         report.queues.append(queue)
         for path, at_work in _files(f"{old}/{queue}", report):
             _take_over(path, at_work, broker, queue, report)
     return report
 
 
-def _settings_of(path: str) -> dict[str, Any]:
+def _settings_of(broker: Broker, path: str) -> dict[str, Any]:
     """Settings that mean something here."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            values = parse(file.read(), path)
+        values = parse(broker.fs.read(path).decode("utf-8", "replace"), path)
     except (OSError, DdmqError):
         return {}
     found: dict[str, Any] = {}
@@ -115,15 +114,18 @@ def _files(directory: str, report: Report) -> Iterator[tuple[str, bool]]:
 
 def _take_over(path: str, at_work: bool, broker: Broker, queue: str, report: Report) -> None:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-        values = parse_json(data.decode())
+        values = parse_json(broker.queue(queue).reader.content(path).decode())
         if not isinstance(values, dict) or "message" not in values:
             raise BadMessage("no message in it")
-    except (OSError, UnicodeDecodeError, BadMessage):
+        _publish(path, at_work, values, broker, queue, report)
+    except OSError:
+        report.unreadable.append(path)  # for no copy either: it may be no file
+    except (UnicodeDecodeError, BadMessage):
         report.unreadable.append(path)
         _keep(path, broker, queue)
-        return
+
+
+def _publish(path: str, at_work: bool, values: dict[str, Any], broker: Broker, queue: str, report: Report) -> None:
     name = os.path.basename(path).rpartition(".ddmq")[2]
     before = broker.queue(queue)
     key = f"ddmq:{name}"

@@ -41,8 +41,15 @@ _SILENT = 15.0
 _TICKET_AGE = 3600.0
 
 
-#: Whoever takes a lock again and again need not look each time what it is on.
-usual_filesystem = lru_cache(maxsize=64)(Filesystem)
+@lru_cache(maxsize=64)
+def usual_filesystem(directory: str) -> Filesystem:
+    """Whoever takes a lock again and again need not look each time what it is on, nor who shares the directory that it
+    is for."""
+    fs = Filesystem(directory)
+    try:
+        return fs.below(directory, directory)
+    except OSError:
+        return fs  # the error is told when the lock is taken
 
 
 class View:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ddmq_hpc.fs import GONE, Filesystem
+from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
 from ddmq_hpc.identity import Identity, token
 from ddmq_hpc.names import LockPaths, lock_name, minute_stamp, parse_lock, stamped_minute
 
@@ -150,5 +150,7 @@ def _is_over(fs: Filesystem, paths: LockPaths, what: str, generation: int) -> bo
     except OSError as error:
         if error.errno in GONE:
             return False  # let go this very moment: whoever wants it may come again
+        if error.errno in NO_FILE:
+            return True  # nobody has a lock by such a thing
         raise
     return fs.now(paths.tmp) - made > LONGEST or Identity().is_dead(owner)

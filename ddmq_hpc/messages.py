@@ -4,13 +4,26 @@ touched."""
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ddmq_hpc.errors import BadMessage, UsageError
-from ddmq_hpc.settings import DEFAULTS, Settings, duration, lease_duration, limit_number, optional, priority_number
+from ddmq_hpc.names import check_group_name
+from ddmq_hpc.settings import (
+    DEFAULTS,
+    Settings,
+    duration,
+    lease_duration,
+    limit_number,
+    optional,
+    priority_number,
+    slots_number,
+)
 from ddmq_hpc.settings import boolean as _boolean
+from ddmq_hpc.settings import memory as _memory
 
 if TYPE_CHECKING:
     from ddmq_hpc.settling import Held
@@ -27,8 +40,17 @@ def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    found = float(text)
+    if found in (math.inf, -math.inf):
+        raise ValueError(f"{text:.20} is too large a number")
+    return found
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 _decode, _scan = _decoder.decode, _decoder.raw_decode
+#: What steers a terminal, or turns the direction of writing, and is in JSON or YAML as it is unless it is escaped.
+UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def _headers(value: Any) -> dict[str, Any]:
@@ -52,10 +74,13 @@ class Options:
     requeue_prio: int | None = _option(priority_number, "priority once requeued")
     loss_limit: int | None = _option(limit_number, "requeues after its worker died, counted apart")
     time_request: float | None = _option(duration, "time it needs: workers that end sooner leave it to others")
+    slots: int | None = _option(slots_number, "slots of a worker that it takes: its threads or processes")
+    memory: int | None = _option(_memory, "memory it needs, in bytes or as 4G: workers with less left do not begin it")
+    group: str | None = _option(check_group_name, "group that it is one of: others can be published to come after it")
     headers: dict[str, Any] | None = _option(_headers, "JSON object that travels with the message")
 
     @classmethod
-    def checked(cls, **values: Any) -> Options:
+    def checked(cls, /, **values: Any) -> Options:
         """Options of checked values; raises `BadMessage`, which names the wrong one. A legacy `requeue=5` is a
         priority."""
         if list(values.values()).count(None) == len(values):
@@ -154,6 +179,16 @@ class Message:
         return self._of("time_request")  # type: ignore[no-any-return]
 
     @property
+    def slots(self) -> int:
+        """How many slots of a worker it takes."""
+        return self._of("slots")  # type: ignore[no-any-return]
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of memory that it needs, None when nobody said."""
+        return self._of("memory")  # type: ignore[no-any-return]
+
+    @property
     def headers(self) -> dict[str, Any]:
         return self.options.headers or {}
 
@@ -204,6 +239,9 @@ class Message:
             "requeue_prio": self.requeue_prio,
             "loss_limit": self.loss_limit,
             "time_request": self.time_request,
+            "slots": self.slots,
+            "memory": self.memory,
+            "group": self.options.group,
             "requeue_counter": self.requeue_counter,
             "attempt": self.attempt,
             "published": self.published,
@@ -306,7 +344,8 @@ def decode_line(line: bytes) -> tuple[Any, Options]:
     body = found.pop("message")
     _check_depth(body)
     found.pop("id", None)  # of a keyed message
-    return body, Options.checked(**{str(key): value for key, value in found.items()})
+    _check_depth(found)
+    return body, Options.checked(**found)
 
 
 def parse_record(line: str) -> tuple[Any, dict[str, Any]]:
@@ -323,6 +362,15 @@ def parse_record(line: str) -> tuple[Any, dict[str, Any]]:
 
 
 _RECORD_KEYS = {"message", *OPTION_NAMES}
+
+
+def parse_object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line that others may have written, strictly; None for anything else."""
+    try:
+        found = _decode(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def parse_json(text: str) -> Any:
@@ -350,9 +398,12 @@ def pack_lines(lines: Iterable[bytes], max_count: int, max_bytes: int) -> Iterat
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """One line of JSON for machine output."""
+    """One line of JSON for machine output, with nothing in it that would steer a terminal."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
-    return text if _size(text) >= 0 else json.dumps(value, allow_nan=False, default=str)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    text = text if _size(text) >= 0 else json.dumps(value, allow_nan=False, default=str)
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def body_text(body: Any) -> str:

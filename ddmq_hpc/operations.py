@@ -6,9 +6,11 @@ from typing import Any, Callable
 
 from ddmq_hpc import admin
 from ddmq_hpc.broker import Broker
+from ddmq_hpc.criteria import Criteria
 from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.messages import parse_json
+from ddmq_hpc.settings import priority_number
 
 SCHEMA_VERSION = 1
 _OPTIONS = (
@@ -19,6 +21,10 @@ _OPTIONS = (
     "requeue_prio",
     "loss_limit",
     "time_request",
+    "slots",
+    "memory",
+    "group",
+    "after",
     "delay",
     "headers",
     "durable",
@@ -175,6 +181,42 @@ def _show(broker: Broker, values: dict[str, Any]) -> Any:
     return admin.show(broker.queue(values["queue"]), values["id"])
 
 
+_CHOICE = ("ids", "all", "exit_code", "host", "older_than", "newer_than", "match", "group")
+
+
+def _criteria(values: dict[str, Any], **more: Any) -> Criteria:
+    """Those that the keys of `_CHOICE` say, taken out of the request; `id` is one id or a list, too."""
+    given = {name: values.pop(name) for name in _CHOICE if name in values}
+    if "id" in values:
+        given["ids"] = values.pop("id")
+    return Criteria.of(**given, **more)
+
+
+def _retry(broker: Broker, values: dict[str, Any]) -> Any:
+    which = _criteria(values, died_of=values.pop("died_of", None))
+    _only(values, "queue", "priority", "dry_run", "state")
+    priority = values.pop("priority", None)
+    checked = None if priority is None else priority_number(priority)
+    return {"retried": broker.retry(which=which, priority=checked, **values)}
+
+
+def _cancel(broker: Broker, values: dict[str, Any]) -> Any:
+    which = _criteria(values)
+    _only(values, "queue", "state", "reason", "dry_run")
+    state = values.pop("state", None)
+    return {"cancelled": broker.cancel_chosen(which=which, states=(state,) if state else (), **values)}
+
+
+def _steer(method: str, *extra: str) -> Callable[[Broker, dict[str, Any]], Any]:
+    def act(broker: Broker, values: dict[str, Any]) -> Any:
+        names = _names(_only(values, "queue", *extra).pop("queue"))
+        for name in names:
+            getattr(broker, method)(name, **values)
+        return {"queues": names}
+
+    return act
+
+
 _TABLE: dict[str, Callable[[Broker, dict[str, Any]], Any]] = {
     "create": _create,
     "delete": _delete,
@@ -194,4 +236,9 @@ _TABLE: dict[str, Callable[[Broker, dict[str, Any]], Any]] = {
     "peek": _peek,
     "list": _list,
     "show": _show,
+    "retry": _retry,
+    "cancel": _cancel,
+    "pause": _steer("pause", "reason"),
+    "drain": _steer("drain", "reason"),
+    "resume": _steer("resume"),
 }

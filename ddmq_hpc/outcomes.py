@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, Callable, NamedTuple
 
+from ddmq_hpc.beats import how_lost
 from ddmq_hpc.errors import LeaseLost, StorageError
 from ddmq_hpc.idle import Patience
 from ddmq_hpc.messages import Message
@@ -17,26 +19,37 @@ _RELEASED_FOR = 1.0
 class Ending(NamedTuple):
     """What befell a task besides its own end."""
 
-    lost: bool = False  # its lease is somebody else's
-    timed_out: float | None = None  # it was ended for taking longer than so many seconds
+    lost: str = ""  # its lease is not its own any more, and how it was lost
+    ended_for: str = ""  # the worker ended it, for this reason
     stopped: bool = False  # it was told to stop because its worker was
 
 
 class Settled(NamedTuple):
-    """`how` is done, failed, released or lost; `stop` says why the worker shall end, if it shall."""
+    """`how` is done, failed, released, lost or cancelled; `stop` says why the worker shall end, if it shall."""
 
     how: str
     stop: str = ""
 
 
-def settle(queue: Queue, task: Task, result: Result, ending: Ending, patience: Patience) -> Settled:
+#: Called before a message is let go for good, done or dead, with how that ended: what has to be known by then.
+Conclusion = Callable[[Queue, Task, Result], None]
+
+
+def settle(
+    queue: Queue,
+    task: Task,
+    result: Result,
+    ending: Ending,
+    patience: Patience,
+    conclude: Conclusion,
+) -> Settled:
     """Let go of a task's message, with the result in the journal. What the file system refuses is tried again: the
     outcome is known, and the work was done."""
     while True:
         try:
-            settled = _settle(queue, task, result, ending)
+            settled = _settle(queue, task, result, ending, conclude)
         except LeaseLost:
-            return Settled("lost")
+            return Settled(ending.lost or how_lost(queue, task.message))
         except StorageError as error:
             patience.wait(error)
         else:
@@ -44,23 +57,27 @@ def settle(queue: Queue, task: Task, result: Result, ending: Ending, patience: P
             return settled
 
 
-def _settle(queue: Queue, task: Task, result: Result, ending: Ending) -> Settled:
-    outcome = {**result.outcome(), "worker": task.worker}
+def _settle(queue: Queue, task: Task, result: Result, ending: Ending, conclude: Conclusion) -> Settled:
     messages = [task.message]
+    if result.code and ending.ended_for:
+        result = replace(result, error=ending.ended_for)
+    outcome = {**result.outcome(), **task.outcome()}
     if result.code == 0:
+        conclude(queue, task, result)
         queue.ack(messages, **outcome)
         queue.fs.remove_tree(task.state_directory)
         return Settled("done")
     if ending.lost:
-        return Settled("lost")
-    if ending.timed_out is not None:
-        queue.nack(messages, **{**outcome, "error": f"took longer than {ending.timed_out:g} s"})
-        return Settled("failed")
-    if ending.stopped:
+        return Settled(ending.lost)
+    if ending.stopped and not ending.ended_for:
         queue.release(messages, **outcome)
         return Settled("released")
     if result.hopeless:
+        conclude(queue, task, result)
         queue.nack(messages, requeue=False, **outcome)
+        return Settled("failed")
+    if ending.ended_for:
+        queue.nack(messages, **outcome)
         return Settled("failed")
     return _settle_failure(queue, messages, result.code, outcome)
 

@@ -58,13 +58,13 @@ class TailOutput:
 
     def trim(self, handle: int) -> None:
         if os.fstat(handle).st_size > MOST:
-            end = _end(handle)
+            end = tail(handle)
             os.ftruncate(handle, 0)  # who appends goes on from there
             os.write(handle, b"[... more than %d bytes before this]\n" % MOST + end)
 
     def close(self, task: Task, handle: int, failed: bool) -> str:
         try:
-            return _end(handle).decode("utf-8", "replace") if failed else ""
+            return tail(handle).decode("utf-8", "replace") if failed else ""
         finally:
             os.close(handle)
 
@@ -85,7 +85,7 @@ class FileOutput:
 
     def close(self, task: Task, handle: int, failed: bool) -> str:
         try:
-            return _end(handle).decode("utf-8", "replace") if failed else ""
+            return tail(handle).decode("utf-8", "replace") if failed else ""
         finally:
             os.close(handle)
 
@@ -119,7 +119,8 @@ class SegmentOutput(TailOutput):
         return length
 
 
-def _end(handle: int) -> bytes:
+def tail(handle: int) -> bytes:
+    """The end of what is in an open file."""
     return os.pread(handle, TAIL, max(0, os.fstat(handle).st_size - TAIL))
 
 

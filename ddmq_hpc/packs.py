@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+from typing import Any, Callable
 
 from ddmq_hpc.errors import BadMessage
 from ddmq_hpc.fs import GONE, NO_FILE, Filesystem
 from ddmq_hpc.messages import NO_OPTIONS, Options, decode_line
-from ddmq_hpc.names import Entry
+from ddmq_hpc.names import MAX_PACK, NO_PACK, TOO_LARGE, Entry
+
+#: Bytes of a pack that are read whatever the largest message may be; and of one message besides its body, which has the
+#: limit of bodies, too.
+_MOST, _PARTS = 64 << 20, 2
 
 
 class PackReader:
     """Reads entries. The pack read last is kept: packs are immutable, and taken one message at a time by their
-    readers."""
+    readers. `largest` is how many bytes a message may have: a pack is one such, or far smaller."""
 
-    def __init__(self, fs: Filesystem) -> None:
+    def __init__(self, fs: Filesystem, largest: Callable[[], int]) -> None:
         self._fs = fs
+        self._largest = largest
         self._last: tuple[str, list[bytes]] = ("", [])
+
+    def content(self, path: str) -> bytes:
+        """All of a pack. Raises OSError: one of `fs.NO_FILE` for what is none."""
+        return self._fs.read(path, max(_MOST, _PARTS * self._largest()))
 
     def _read(self, path: str, pack: str) -> list[bytes]:
         """All lines of a pack; the last is what follows the last newline."""
-        lines = self._fs.read(path).split(b"\n")
+        lines = self.content(path).split(b"\n", MAX_PACK + 1)  # there is no name for a line behind those
         if len(lines) > 2:
             self._last = (pack, lines)
         return lines
@@ -58,3 +68,8 @@ class PackReader:
                 return NO_OPTIONS
             raise
         return good[0][2] if good else NO_OPTIONS
+
+
+def unreadable(entry: Entry, error: OSError) -> dict[int, str]:
+    """Why each message of an entry cannot be read, when reading it raised one of `fs.NO_FILE`."""
+    return dict.fromkeys(range(entry.first, entry.stop), TOO_LARGE if error.errno == errno.EFBIG else NO_PACK)

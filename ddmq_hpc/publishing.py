@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+from collections.abc import Iterable
+from typing import NamedTuple, NoReturn
 
+from ddmq_hpc import groups
+from ddmq_hpc.errors import BadMessage, UsageError
 from ddmq_hpc.fs import Filesystem, Unanswered
 from ddmq_hpc.identity import fork_count, token
-from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, bucket_at, new_entry_name, pack_name
+from ddmq_hpc.names import WINDOWS, Delayed, Entry, QueuePaths, after_directory, bucket_at, new_entry_name, pack_name
+from ddmq_hpc.units import seconds
 
 #: Bounds of a pack, where `pack_size` does not say: a million messages are 8,000 inodes, and none is too big to read in
 #: one go. Each part of a divided pack is a link to it.
@@ -16,6 +20,36 @@ PACK_MESSAGES, PACK_MESSAGES_FEW_LINKS, PACK_BYTES = 128, 12, 256 * 1024
 #: looking at one more directory costs a network file system three requests.
 BUCKET_FULL_LOCAL, BUCKET_FULL_NETWORK = 64, 256
 _NARROWEST = len(WINDOWS) - 1
+
+
+class Start(NamedTuple):
+    """When what is published becomes ready: not before `delay` seconds are over and the groups `after` are finished."""
+
+    delay: float = 0.0
+    after: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, delay: float | str | None, after: str | Iterable[str] | None, group: str | None) -> Start:
+        """What callers ask for, for a message of `group`. Raises `UsageError`, `BadMessage`."""
+        groups = (after,) if isinstance(after, str) else tuple(after or ())
+        if group in groups:
+            raise BadMessage(f"a message of group {group!r} cannot come after that group: it would wait for itself")
+        try:
+            if groups:
+                after_directory(groups)
+        except UsageError as error:
+            raise BadMessage(f"bad group to come after: {error}") from None
+        return cls(seconds(delay) if delay else 0.0, groups)
+
+    def target(self, paths: QueuePaths, priority: int, entry: Entry, now: float) -> str | None:
+        """Where an entry waits that is published `now`; None when it is ready at once."""
+        if self.delay <= 0 and not self.after:
+            return None
+        late = Delayed(int((now + self.delay) * 1000), priority, entry)
+        return paths.in_after(self.after, late) if self.after else paths.in_delayed(late)
+
+
+AT_ONCE = Start()
 
 
 class PackNames:
@@ -76,12 +110,12 @@ class Publisher:
         self._names = PackNames(BUCKET_FULL_NETWORK if fs.network else BUCKET_FULL_LOCAL)
         self._synced = ""
 
-    def put(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> str:
-        """One pack of `lines`, taken not before `delay` seconds; on disk when `durable`. Its name. Raises OSError, and
-        then nothing of it is visible, unless it is `Unanswered`."""
+    def put(self, lines: list[bytes], priority: int, start: Start, durable: bool, group: str | None = None) -> str:
+        """One pack of `lines`, taken not before its `start`; on disk when `durable`. Its name. Raises OSError, and then
+        nothing of it is visible, unless it is `Unanswered`."""
         if durable and self._fs.sync_keeps_name:
-            return self._put_then_sync(lines, priority, delay)
-        pack, target = self.put_unsynced(lines, priority, delay, durable)
+            return self._put_then_sync(lines, priority, start, group)
+        pack, target = self.put_unsynced(lines, priority, start, durable, group)
         if durable:
             try:
                 self.sync(self._paths.parent(target))
@@ -100,15 +134,17 @@ class Publisher:
             raise error
         raise Unanswered(error.errno, error.strerror, target) from error
 
-    def _put_then_sync(self, lines: list[bytes], priority: int, delay: float) -> str:
+    def _put_then_sync(self, lines: list[bytes], priority: int, start: Start, group: str | None) -> str:
         """One flush for the pack and its name, half the cost of one for each.
 
         A power cut in between can leave a pack that is empty, of a publish that never returned: readers set it aside.
         """
         fs = self._fs
-        pack, source, target = self._new(len(lines), priority, delay)
+        pack, source, target = self._new(len(lines), priority, start)
         handle = fs.create_open(source, b"".join(lines))
         try:
+            if group:
+                self._enter_group(source, pack, group)
             self.place(source, target)
             try:
                 fs.sync_file(handle)
@@ -127,23 +163,33 @@ class Publisher:
             self._fs.sync_directory(self._paths.parent(parent))
             self._synced = directory
 
-    def put_unsynced(self, lines: list[bytes], priority: int, delay: float, durable: bool) -> tuple[str, str]:
+    def put_unsynced(
+        self, lines: list[bytes], priority: int, start: Start, durable: bool, group: str | None = None
+    ) -> tuple[str, str]:
         """Like `put`, but leaves flushing the directory to the caller: bulk publishes share it. The pack's name and the
         path of its entry."""
-        pack, source, target = self._new(len(lines), priority, delay)
+        pack, source, target = self._new(len(lines), priority, start)
         self._fs.create(source, b"".join(lines), durable)
+        if group:
+            self._enter_group(source, pack, group)
         self.place(source, target)
         return pack, target
 
-    def _new(self, count: int, priority: int, delay: float) -> tuple[str, str, str]:
+    def _enter_group(self, source: str, pack: str, group: str) -> None:
+        """A written pack is one of a group before anybody can take it. Raises OSError, and then it is not written."""
+        try:
+            groups.enter(self._fs, self._paths, group, pack, source)
+        except OSError:
+            self._fs.drop(source)
+            raise
+
+    def _new(self, count: int, priority: int, start: Start) -> tuple[str, str, str]:
         """The name of a new pack, where to write it and where to put it then."""
         paths = self._paths
         now = self._fs.now(paths.tmp)
         pack = self._names.next(int(now * 1e9))
-        if delay > 0:
-            target = paths.in_delayed(Delayed(int((now + delay) * 1000), priority, Entry(pack, 0, count, 0, 0)))
-        else:
-            target = f"{paths.ready}/{priority}/{self._names.bucket}/{new_entry_name(pack, count)}"
+        ready = f"{paths.ready}/{priority}/{self._names.bucket}/{new_entry_name(pack, count)}"
+        target = ready if start is AT_ONCE else start.target(paths, priority, Entry(pack, 0, count, 0, 0), now) or ready
         return pack, f"{paths.tmp}/{pack}", target
 
     def new_pack(self) -> str:
@@ -159,13 +205,3 @@ class Publisher:
             if fs.drop(source) and not fs.is_there(target):
                 raise OSError(error.errno, error.strerror, target) from error
             # It was renamed after all, and only the look at that had failed.
-
-
-def delayed_or_ready(
-    paths: QueuePaths, priority: int, entry: Entry, now: float, delay: float
-) -> tuple[str, int | None]:
-    """Where an entry goes that shall wait `delay` seconds: the path, and when it is due (ms) if it waits."""
-    if delay <= 0:
-        return paths.in_ready(priority, entry), None
-    due = int((now + delay) * 1000)
-    return paths.in_delayed(Delayed(due, priority, entry)), due

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 
 from ddmq_hpc.errors import UsageError
+from ddmq_hpc.installation import data, own_directory
 
 #: The template of each scheduler.
 WORKERS = {"slurm": "worker.sbatch", "pbs": "worker.pbs", "sge": "worker.sge"}
@@ -20,14 +20,8 @@ _LAST = re.compile(r"(?:exec|eval) ")
 
 def template(scheduler: str) -> str:
     """The text of the worker's job script for a scheduler."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    for directory in (f"{here}/templates", f"{os.path.dirname(here)}/slurm"):
-        try:
-            with open(f"{directory}/{WORKERS[scheduler]}", encoding="utf-8") as file:
-                return file.read()
-        except FileNotFoundError:
-            continue
-    raise UsageError(f"the job script {WORKERS[scheduler]} is missing; install ddmq-hpc again")
+    name = WORKERS[scheduler]
+    return data(f"templates/{name}", f"../slurm/{name}")
 
 
 def render(text: str, prefix: str, options: Sequence[str], directory: str, command: Sequence[str]) -> str:
@@ -102,11 +96,3 @@ def quote(word: str) -> str:
     return (
         "$'" + "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in os.fsencode(word)) + "'"
     )
-
-
-def own_directory() -> str:
-    """Where the `ddmq-hpc` is that this process runs, or that was installed with it."""
-    name = os.path.abspath(sys.argv[0])
-    if os.path.basename(name) == "ddmq-hpc" and os.access(name, os.X_OK):
-        return os.path.dirname(name)
-    return os.path.dirname(os.path.abspath(sys.executable))

@@ -13,13 +13,11 @@ from ddmq_hpc.errors import BadMessage, DdmqError
 from ddmq_hpc.guardian import Guardian
 from ddmq_hpc.messages import body_text
 from ddmq_hpc.output import Output
-from ddmq_hpc.tasks import Result, Task, fill
-from ddmq_hpc.usage import OomCounter, tree_rss, waited_rss
+from ddmq_hpc.processes import Process, Spawned
+from ddmq_hpc.queue import Queue
+from ddmq_hpc.tasks import Result, Task, fill, refuse_jobs
+from ddmq_hpc.usage import OomCounter, tree_rss
 
-#: What Python ignores, and what a worker handles, is a task's own again.
-_DEFAULT_SIGNALS = [
-    signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
-]  # fmt: skip
 #: Memory is looked at after so many seconds of a task, and again after as long again, at least so often.
 _FIRST_LOOK, _LOOK_EVERY = 0.5, 10.0
 #: What shells answer for a command that is there and cannot be executed (POSIX, 2.8.2).
@@ -33,13 +31,15 @@ class CannotStart(DdmqError):
 class Running:
     """A command under way."""
 
-    def __init__(self, pid: int, output: int) -> None:
-        self.pid = pid
+    def __init__(self, process: Process, output: int) -> None:
+        self.process = process
+        self.group = -process.pid
         self.output = output
         self.started = time.monotonic()
         self.rss = 0
         self.look_at = self.started + _FIRST_LOOK
         self.killed = False
+        self.over = False
 
 
 class CommandRunner:
@@ -51,7 +51,8 @@ class CommandRunner:
         self._output = output
         self._guardian = guardian
         self._feed_stdin = feed_stdin
-        self._environment = dict(os.environ)
+        #: Of each task, besides what tells it of its message.
+        self.environment = dict(os.environ)
         self._oom = OomCounter()
         self._running: dict[str, Running] = {}  # by directory of the task
         self._lock = Lock()
@@ -71,6 +72,7 @@ class CommandRunner:
                 del self._running[task.directory]
 
     def _argv(self, task: Task) -> list[str]:
+        """The command line. Raises `BadMessage`."""
         return fill(self._command, task.message.message)
 
     def _start(self, task: Task) -> Running | Result:
@@ -89,19 +91,7 @@ class CommandRunner:
         except OSError as error:
             raise CannotStart(f"cannot prepare a task: {error.strerror} ({error.filename})") from None
         try:
-            pid = os.posix_spawnp(
-                argv[0],
-                argv,
-                {**self._environment, **task.environment()},
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, output, 1),
-                    (os.POSIX_SPAWN_DUP2, output, 2),
-                ],
-                setsid=True,
-                setsigdef=_DEFAULT_SIGNALS,
-                setsigmask=(),
-            )
+            process = self._launch(task, argv, stdin, output)
         except (OSError, ValueError) as error:
             self._output.close(task, output, False)
             task.clear()
@@ -112,64 +102,63 @@ class CommandRunner:
             if isinstance(error, ValueError) or argv[0] != self._command[0]:
                 return Result(code=CANNOT_RUN, error=why)
             raise CannotStart(why) from None
-        self._guardian.watch(-pid)
-        running = Running(pid, output)
+        running = Running(process, output)
+        self._guardian.watch(running.group)
         with self._lock:
             self._running[task.directory] = running
         return running
 
+    def _launch(self, task: Task, argv: list[str], stdin: str, output: int) -> Process:
+        """The process of a task. Raises OSError, ValueError when it cannot be started."""
+        return Spawned(argv, {**self.environment, **task.environment()}, stdin, output)
+
     def _wait(self, task: Task, running: Running) -> Result:
-        pid = running.pid
-        # As long as it is not reaped its number, and so its group's, is nobody else's.
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        end = running.process.wait()
         wall = time.monotonic() - running.started
-        try:
-            os.killpg(pid, signal.SIGKILL)  # what it left in the background ends with it
-        except (ProcessLookupError, PermissionError):
-            pass
+        self._guardian.forget(running.group)
+        error = task.error() if end.code else ""
         with self._lock:
-            _, status, usage = os.wait4(pid, 0)
-            running.pid = 0
-        self._guardian.forget(-pid)
-        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        code = 128 + number if number else os.WEXITSTATUS(status)
-        error = task.error() if code else ""
-        output = self._output.close(task, running.output, code != 0)
+            running.over = True
+        output = self._output.close(task, running.output, end.code != 0)
         task.clear()
         return Result(
-            code=code,
-            signal=number,
+            code=end.code,
+            signal=end.signal,
             wall=wall,
-            cpu=usage.ru_utime + usage.ru_stime,
-            rss=max(running.rss, waited_rss(usage) or 0) or None,
-            oom=code == 128 + signal.SIGKILL and not running.killed and self._oom.happened(),
+            cpu=end.cpu,
+            rss=max(running.rss, end.rss or 0) or None,
+            oom=end.code == 128 + signal.SIGKILL and not running.killed and self._oom.happened(),
             error=error,
             output=output,
+            seen=end.seen,
         )
 
     def signal(self, task: Task, number: int) -> None:
         """Send a signal to all processes of a task; nothing when it has not begun or is over."""
         with self._lock:
             running = self._running.get(task.directory)
-            if running is None or not running.pid:
-                return
+        if running is not None:
             running.killed |= number == signal.SIGKILL
-            try:
-                os.killpg(running.pid, number)
-            except ProcessLookupError:
-                pass
+            running.process.signal(number)
+
+    def conclude(self, queue: Queue, task: Task, result: Result) -> None:
+        """What has to be done before the message is let go for good; see `outcomes.Conclusion`."""
+
+    def close(self) -> None:
+        """There will be no more tasks."""
 
     def look(self) -> None:
         """See what the running tasks use; called about once a second."""
         now = time.monotonic()
         with self._lock:
-            due = [running for running in self._running.values() if running.pid and running.look_at <= now]
+            due = [running for running in self._running.values() if running.look_at <= now]
         for running in due:
             age = now - running.started
             running.look_at = now + min(max(age, _FIRST_LOOK), _LOOK_EVERY)
-            running.rss = max(running.rss, tree_rss(running.pid) or 0)
+            pid = running.process.pid
+            running.rss = max(running.rss, (tree_rss(pid) or 0) if pid else 0)
             with self._lock:
-                if running.pid:
+                if not running.over:
                     self._output.trim(running.output)
 
 
@@ -182,4 +171,5 @@ class ShellRunner(CommandRunner):
         super().__init__([which("bash") or "/bin/sh", "-c"], output, guardian, feed_stdin)
 
     def _argv(self, task: Task) -> list[str]:
+        refuse_jobs(task.message.message)
         return [*self._command, body_text(task.message.message)]

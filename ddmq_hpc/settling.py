@@ -9,7 +9,7 @@ takes away, since a retransmitted LINK would make such a name again; whatever le
 from __future__ import annotations
 
 from collections.abc import Iterable
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ddmq_hpc.fs import Filesystem, Unanswered
@@ -170,7 +170,7 @@ class Held:
         self.runs = [lease]
         self.path = path  # of the only run when that is one message, as long as it is held as it was taken
         self.taken = (lease.deadline - lease.duration) / 1000
-        self.lock = Lock()
+        self.lock = RLock()
         self.doubtful = False  # a call failed, and nobody knows what stands
         self.gone: set[int] = set()  # settled by a call that failed later, or seemed to: to try again is no loss
 

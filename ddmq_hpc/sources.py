@@ -22,6 +22,13 @@ def _open(path: str) -> IO[str]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
+def text(path: str) -> str:
+    """All of a file as one message, without the end of its last line, as a shell's `$(...)` has it."""
+    with _open(path) as file:
+        found = file.read()
+    return found[:-2] if found.endswith("\r\n") else found[:-1] if found.endswith("\n") else found
+
+
 def count_of(path: str) -> int | None:
     """Lines of a regular file, for estimates; None for pipes."""
     if path == "-" or not os.path.isfile(path):

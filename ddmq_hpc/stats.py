@@ -8,7 +8,7 @@ from typing import Any
 from ddmq_hpc.names import (
     Entry,
     is_bucket,
-    is_delay_window,
+    is_delay_directory,
     is_priority,
     parse_dead,
     parse_delayed,
@@ -22,8 +22,8 @@ from ddmq_hpc.queue import Queue
 @dataclass(frozen=True)
 class Stats:
     """Numbers of messages by state. `oldest` is the age in seconds of the oldest ready message, None when there is
-    none; `workers` counts the processes and hosts that hold leases; `foreign` names files that are none of this
-    product's."""
+    none; `holders` counts the processes and hosts that hold leases, which are not all the workers that are alive;
+    `foreign` names files that are none of this product's."""
 
     queue: str
     ready: int
@@ -32,8 +32,11 @@ class Stats:
     dead: int
     damaged: int
     oldest: float | None
-    workers: int
+    holders: int
     paused: bool
+    draining: bool = False
+    paused_reason: str | None = None
+    paused_by: str | None = None
     priorities: dict[int, int] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
 
@@ -45,7 +48,7 @@ class Stats:
 
 def stats(queue: Queue) -> Stats:
     """What is in a queue. While clients move messages about, one may be missed or counted twice."""
-    fs, paths = queue.fs, queue.paths
+    fs, paths, settings = queue.fs, queue.paths, queue.settings
     foreign: list[str] = []
     priorities: dict[int, int] = {}
     oldest = ""
@@ -62,7 +65,7 @@ def stats(queue: Queue) -> Stats:
             first = min((name for name in names if name not in strange), default="")
             oldest = min(oldest, first) if oldest and first else oldest or first
         priorities[int(priority)] = count
-    leased, workers = _leased(queue, foreign)
+    leased, holders = _leased(queue, foreign)
     age = max(0.0, fs.now(paths.tmp) - published_ns(oldest) / 1e9) if oldest else None
     return Stats(
         queue=queue.name,
@@ -72,8 +75,11 @@ def stats(queue: Queue) -> Stats:
         dead=_dead(queue, paths.dead, "dead", foreign),
         damaged=_dead(queue, paths.damaged, "damaged", foreign),
         oldest=age,
-        workers=workers,
-        paused=queue.settings.paused,
+        holders=holders,
+        paused=settings.paused,
+        draining=settings.draining,
+        paused_reason=settings.paused_reason,
+        paused_by=settings.paused_by,
         priorities={priority: count for priority, count in priorities.items() if count},
         foreign=foreign,
     )
@@ -114,7 +120,7 @@ def _leased(queue: Queue, foreign: list[str]) -> tuple[int, int]:
 def count_delayed(queue: Queue, foreign: list[str]) -> int:
     """Messages that are not ready yet; names of other files are added to `foreign`. Raises OSError."""
     count = 0
-    for window in filter(is_delay_window, queue.fs.directories(queue.paths.delayed)):
+    for window in filter(is_delay_directory, queue.fs.directories(queue.paths.delayed)):
         for name in queue.fs.names(f"{queue.paths.delayed}/{window}"):
             if found := parse_delayed(name):
                 count += _size(found.entry)

@@ -122,7 +122,9 @@ def worker_command(root: str, request: Request) -> list[str]:
     command += request.work
     if request.chain:
         command.append("--chain")
-    return [*command, "--", *request.command] if request.command else [*command, "--shell"]
+    if request.command:
+        return [*command, "--", *request.command]
+    return [*command, "--snakemake" if request.snakemake else "--shell"]
 
 
 def submit(queues: list[Queue], request: Request, workers: int) -> list[Record]:

@@ -7,6 +7,7 @@ that others own, or could have written to, only the job's id is believed, and it
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass, fields
@@ -36,7 +37,8 @@ class Request:
     chain: bool  # a worker near its end has more submitted
     extra: tuple[str, ...]  # options for the scheduler, verbatim
     work: tuple[str, ...]  # options of `ddmq-hpc work`
-    command: tuple[str, ...]  # nothing when the messages are the commands
+    command: tuple[str, ...]  # nothing when the messages are the commands, or jobs of Snakemake
+    snakemake: bool
     directory: str  # that the workers run in
 
 
@@ -121,7 +123,7 @@ def _parse(data: bytes, mine: bool) -> Record | None:
         )
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
-    return record if record.scheduler in NAMES and _JOB_ID.fullmatch(record.job) else None
+    return record if math.isfinite(record.at) and record.scheduler in NAMES and _JOB_ID.fullmatch(record.job) else None
 
 
 def _request(values: Any) -> Request | None:

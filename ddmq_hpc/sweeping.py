@@ -10,14 +10,30 @@ contains it.
 
 from __future__ import annotations
 
+from itertools import chain
+from stat import S_ISDIR
 from typing import Callable, NamedTuple
 
+from ddmq_hpc import groups
 from ddmq_hpc.expiry import Expiry, NodeFiles
 from ddmq_hpc.fate import Rules
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.journal import Journal
-from ddmq_hpc.names import Lease, QueuePaths, is_delay_window, is_leftover, parse_delayed, parse_leases
+from ddmq_hpc.names import (
+    Entry,
+    Lease,
+    QueuePaths,
+    done_window_end_ms,
+    is_delay_window,
+    is_done_window,
+    is_leftover,
+    is_pack,
+    parse_after,
+    parse_delayed,
+    parse_done,
+    parse_leases,
+)
 from ddmq_hpc.packs import PackReader
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.settling import take_over
@@ -73,6 +89,8 @@ class Sweeper:
     def sweep(self, settings: Settings) -> Swept:
         """Requeue every lease that ran out or whose owner is known to be dead; make ready what is due."""
         self._fs.refresh(self._paths.leased)
+        if settings.keep_done > 0:
+            self.forget_done(settings)
         return self.sweep_names(self._fs.names(self._paths.leased), settings)
 
     def _held(self) -> list[Lease]:
@@ -83,7 +101,7 @@ class Sweeper:
         """The same with a listing of `leased` at hand."""
         held = parse_leases(names)
         swept = self._reclaim(held, self._over(held, settings), settings) if held else Swept()
-        return swept._replace(due=self.promote())
+        return swept._replace(due=self.promote() + self._promote_groups())
 
     def reclaim(self, names: list[str], settings: Settings, ended: Callable[[Lease], bool]) -> Swept:
         """Of a fresh listing of `leased`, treat the leases whose holders have `ended` as those that ran out."""
@@ -171,6 +189,39 @@ class Sweeper:
                     moved += found.entry.stop - found.entry.first
         return moved
 
+    def _promote_groups(self) -> int:
+        """Make ready, or wait for its time, what waited for groups that are finished; the number of messages."""
+        fs, paths = self._fs, self._paths
+        waiting = {name: after for name in fs.directories(paths.delayed) if (after := parse_after(name))}
+        finished = {group: groups.is_finished(fs, paths, group) for group in {*chain(*waiting.values())}}
+        moved = 0
+        for name in [name for name, after in waiting.items() if all(finished[group] for group in after)]:
+            directory = f"{paths.delayed}/{name}"
+            fs.refresh(directory)
+            now_ms = int(fs.now(paths.tmp) * 1000)
+            for late in filter(None, map(parse_delayed, sorted(fs.names(directory)))):
+                is_due = late.due <= now_ms
+                target = paths.in_ready(late.priority, late.entry) if is_due else paths.in_delayed(late)
+                if fs.put(f"{directory}/{late.name}", target) and is_due:
+                    moved += late.entry.stop - late.entry.first
+            fs.remove_empty(directory)
+        return moved
+
+    def forget_done(self, settings: Settings) -> int:
+        """Remove finished messages that were kept for long enough; how many."""
+        fs, paths = self._fs, self._paths
+        removed = 0
+        now_ms = fs.now(paths.tmp) * 1000
+        for window in sorted(filter(is_done_window, fs.directories(paths.done))):
+            if done_window_end_ms(window) + settings.keep_done * 1000 > now_ms:
+                break
+            directory = f"{paths.done}/{window}"
+            for done in filter(None, map(parse_done, fs.names(directory))):
+                if fs.drop(f"{directory}/{done.name}"):
+                    removed += done.entry.stop - done.entry.first
+            fs.remove_empty(directory)
+        return removed
+
     def remove_leftovers(self) -> int:
         """Remove what clients that died left in tmp more than an hour ago; how many files. A published key's pack that
         was not yet placed is none: the caller of `clean` places it."""
@@ -183,9 +234,21 @@ class Sweeper:
                 found = fs.lstat(path)
             except OSError:
                 continue
-            if is_leftover(name) and found.st_nlink == 1 and now - found.st_mtime > _LEFTOVER_SECONDS:
+            if not is_leftover(name) or now - found.st_mtime < _LEFTOVER_SECONDS:
+                continue
+            if S_ISDIR(found.st_mode):
+                fs.remove_tree(path)
+                removed += 1
+            elif found.st_nlink == 1 or (found.st_nlink == 2 and self._is_of_group(path, name)):
                 removed += fs.drop(path)
         return removed
+
+    def _is_of_group(self, path: str, name: str) -> bool:
+        """Whether a pack that was never put in its place was to be one of a group, which has a link to it."""
+        if not is_pack(name):
+            return False
+        options = self._reader.options(path, Entry(name, 0, 1, 0, 0))
+        return options is not None and options.group is not None
 
     def _node_files(self) -> NodeFiles:
         if self._node is None:

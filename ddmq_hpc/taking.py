@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from stat import S_ISDIR
 from threading import Lock
 
 from ddmq_hpc.fs import UNKNOWN, Filesystem
 from ddmq_hpc.head import Candidate, Head
 from ddmq_hpc.identity import Identity
-from ddmq_hpc.names import SPLIT, Entry, Lease, QueuePaths, lease_name
+from ddmq_hpc.names import NO_PACK, SPLIT, Dead, Entry, Lease, QueuePaths, lease_name
 from ddmq_hpc.settling import carve, split_span, standing
 
 #: When takers collide, the rest of a pack goes back in this many pieces.
@@ -86,7 +87,14 @@ class Taker:
         rest = entry.part(mine.entry.stop, entry.stop)
         pieces = [rest] if self.head.window < _CONTENDED else _shattered(rest)
         back = [(piece, f"{bucket}/{piece.name}") for piece in pieces]
-        if not carve(fs, paths, whole, [paths.in_leased(mine)], back):
+        try:
+            if not carve(fs, paths, whole, [paths.in_leased(mine)], back):
+                return False
+        except PermissionError:
+            if not S_ISDIR(fs.lstat(whole).st_mode):
+                raise
+            # Somebody planted a directory (link(2): EPERM): as what is taken whole and found to be no pack.
+            fs.claim(whole, f"{paths.damaged}/{Dead(priority, entry, NO_PACK).name}")
             return False
         with self._lock:
             self.head.put_back(priority, back)

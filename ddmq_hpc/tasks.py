@@ -6,8 +6,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from ddmq_hpc import advance
+from ddmq_hpc.advance import Progress
 from ddmq_hpc.errors import BadMessage
 from ddmq_hpc.messages import Message, body_text
 
@@ -15,6 +18,8 @@ from ddmq_hpc.messages import Message, body_text
 MAX_TEXT = 128 * 1024 - 64
 #: So much of the error file of a task is kept, in bytes.
 MAX_ERROR = 2048
+#: So many letters of a message tell people in the journal which task it was.
+MAX_LABEL = 120
 #: `${NAME}` is the shell's.
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)?\}", re.ASCII)
 
@@ -31,12 +36,23 @@ def environment(root: str, message: Message) -> dict[str, str]:
     }
 
 
+#: The first key of a job of Snakemake's executor.
+JOB_MARK = "snakemake_job"
+
+
+def refuse_jobs(body: Any) -> None:
+    """No command is made of a job of Snakemake: nobody would learn how it ended. Raises `BadMessage`."""
+    if isinstance(body, Mapping) and JOB_MARK in body:
+        raise BadMessage("a job of Snakemake's executor, for `ddmq-hpc work --snakemake` alone")
+
+
 def fill(command: Sequence[str], body: Any) -> list[str]:
     """`command` with the message in place of `{}`, and the fields of a JSON object in place of `{field}`.
 
     Other messages have no fields: there it stays as it is (`awk '{print}'`). What was put in is not looked at again.
     Raises `BadMessage` for a field that the object does not have: the command would do something else.
     """
+    refuse_jobs(body)
     text = body_text(body)
 
     def value(found: re.Match[str]) -> str:
@@ -73,6 +89,11 @@ class Task:
     def error_file(self) -> str:
         return f"{self.directory}/error"
 
+    @cached_property
+    def label(self) -> str:
+        """The beginning of the message, for people."""
+        return body_text(self.message.message)[:MAX_LABEL]
+
     def prepare(self) -> None:
         """Make its directory, empty but for the message in a file. Raises OSError."""
         os.mkdir(self.directory, 0o700)
@@ -94,22 +115,28 @@ class Task:
         )
         return found
 
+    def outcome(self) -> dict[str, Any]:
+        """What the journal tells of it besides how it ended."""
+        found = {"worker": self.worker, "slot": self.slot, "task": self.label}
+        if self.message.slots > 1:
+            found["slots"] = self.message.slots
+        return found
+
     def error(self) -> str:
         """What the task wrote into its error file, or nothing."""
-        try:
-            handle = os.open(self.error_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return ""
-        try:
-            return os.read(handle, MAX_ERROR).decode("utf-8", "replace").strip()
-        except OSError:
-            return ""
-        finally:
-            os.close(handle)
+        _, data = _beginning(self.error_file, MAX_ERROR)
+        return data.decode("utf-8", "replace").strip()
+
+    def progress(self) -> tuple[float, Progress] | None:
+        """When the task last told how far it is (seconds since 1970 by this host's clock), and what; None when it did
+        not."""
+        at, data = _beginning(f"{self.directory}/{advance.FILE}", advance.MAX_BYTES)
+        found = Progress.decode(data) if data else None
+        return (at, found) if found else None
 
     def clear(self) -> None:
         """Remove its directory with all that is in it."""
-        for name in ("message", "error"):
+        for name in ("message", "error", advance.FILE):
             try:
                 os.unlink(f"{self.directory}/{name}")
             except OSError:
@@ -122,10 +149,25 @@ class Task:
             rmtree(self.directory, ignore_errors=True)
 
 
+def _beginning(path: str, most: int) -> tuple[float, bytes]:
+    """When a file that a task wrote was changed, and its first `most` bytes; nothing when it cannot be read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0.0, b""
+    try:
+        return os.fstat(handle).st_mtime, os.read(handle, most)
+    except OSError:
+        return 0.0, b""
+    finally:
+        os.close(handle)
+
+
 @dataclass(frozen=True)
 class Result:
     """How a task ended: `code` is its exit status, 128 + `signal` when one ended it. Times are seconds, `rss` (bytes)
-    is the most memory that its processes had together, as far as it was seen. `hopeless`: it can only end like this."""
+    is the most memory that its processes had together, as far as it was seen. `hopeless`: it can only end like this.
+    Not `seen`: that it is over is all that is known."""
 
     code: int
     signal: int = 0
@@ -136,6 +178,7 @@ class Result:
     error: str = ""
     output: str = ""
     hopeless: bool = False
+    seen: bool = True
 
     def words(self) -> str:
         """The end of a failed task in a few words: its own, if it left some."""

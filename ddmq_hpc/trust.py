@@ -17,12 +17,12 @@ from typing import Any
 from ddmq_hpc import settings as _settings
 from ddmq_hpc.errors import LeaseLost, SettingsError, Untrusted, UsageError
 from ddmq_hpc.fs import GONE
-from ddmq_hpc.identity import group_name, user_name
+from ddmq_hpc.identity import group_id, group_name, user_id, user_name
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import DIRECTORIES, SETTINGS
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.sharing import is_shared
 
-_MOST_SETTINGS = 1 << 20
 _MOST_LINKS = 40
 #: Packs that are remembered to be good.
 _MOST_PACKS = 4096
@@ -41,7 +41,7 @@ class Trust:
     def __init__(self, queue: Queue, shell: bool = False, users: Iterable[str] = ()) -> None:
         self._queue = queue
         self._shell = shell
-        self._named = frozenset({os.geteuid(), *map(_user_id, users)})
+        self._named = frozenset({os.geteuid(), *map(user_id, users)})
         self._party: _Party | None = None
         self._closed = False  # nobody else can enter the queue's directory, whatever the modes of what is in it
         self._good: set[str] = set()
@@ -73,6 +73,18 @@ class Trust:
             self._good.clear()
         self._good.add(pack)
 
+    def check_file(self, path: str) -> None:
+        """The file of messages that wait, where it stands; nothing when it is gone. Raises `Untrusted`,
+        `StorageError`."""
+        if self._party is None:
+            self.check_place()
+        try:
+            if self._party is not None:
+                self._check_messages(self._party, path, self._queue.fs.lstat(path))
+        except OSError as error:
+            if error.errno not in GONE:
+                raise self._queue.trouble(error, f"look whose messages {path} has") from error
+
     # -- places
 
     def _check_place(self) -> None:
@@ -80,7 +92,7 @@ class Trust:
         found = fs.lstat(paths.top)
         # With an access control list the group's bits are the most that it permits to anybody.
         self._closed = S_ISDIR(found.st_mode) and not found.st_mode & 0o011
-        self._party = party = self._trusted()
+        self._party = party = self._trusted(found)
         self._check_parents(party, os.path.dirname(paths.root))
         self._check_directory(party, paths.root, sticky=True)
         self._check_file(party, f"{paths.root}/{SETTINGS}")
@@ -154,9 +166,12 @@ class Trust:
                 raise LeaseLost([message.id])
             path = self._queue.paths.in_leased(lease)
             found = self._queue.fs.lstat(path)
-        if self._shell and found.st_uid not in self._party.named:
+        self._check_messages(self._party, path, found)
+
+    def _check_messages(self, party: _Party, path: str, found: os.stat_result) -> None:
+        if self._shell and found.st_uid not in party.named:
             raise self._belongs(path, found.st_uid)
-        self._check_stat(self._party, path, found, self._closed)
+        self._check_stat(party, path, found, self._closed)
 
     # -- one file
 
@@ -173,7 +188,7 @@ class Trust:
     def _check_writers(self, party: _Party, path: str, found: os.stat_result) -> None:
         quoted = shlex.quote(path)
         if found.st_mode & S_IWOTH:
-            raise Untrusted(path, "can be written by everybody", f"chmod o-w {quoted}")
+            raise Untrusted(path, "can be written by everybody", f"chmod o-w {quoted}", f"chmod o-w {quoted}")
         if not found.st_mode & S_IWGRP:
             return
         users, groups = _writers(self._queue.fs.acl(path), found.st_gid)
@@ -181,33 +196,38 @@ class Trust:
             if not party.covers(gid):
                 name = group_name(gid)
                 trust = "--shell trusts no group" if self._shell else f"or {self._setting(f'trusted_group: {name}')}"
-                raise Untrusted(path, f"can be written by group {name}", f"chmod g-w {quoted}, {trust}")
+                close = f"chmod g-w {quoted}"
+                raise Untrusted(path, f"can be written by group {name}", f"{close}, {trust}", close)
         for uid in users:
             if not party.has(uid):
                 name = user_name(uid)
-                raise Untrusted(
-                    path,
-                    f"can be written by user {name}",
-                    f"setfacl -x u:{name} {quoted}, or {self._setting(f'trusted_users: [{name}]')}",
-                )
+                close = f"setfacl -x u:{name} {quoted}"
+                trust = self._setting(f"trusted_users: [{name}]")
+                raise Untrusted(path, f"can be written by user {name}", f"{close}, or {trust}", close)
 
     def _setting(self, line: str) -> str:
         return f"write `{line}` into {self._queue.paths.settings}"
 
     # -- whom to trust
 
-    def _trusted(self) -> _Party:
-        """From the command line, and from the settings if they are to be believed: the queue's before the root's."""
+    def _trusted(self, queue: os.stat_result) -> _Party:
+        """From the command line, and from the settings if they are to be believed: the queue's before the root's. Else
+        the group with which somebody who is named shares the `queue`: only its owner can have set that mode."""
         paths = self._queue.paths
         values = {**self._names_in(f"{paths.root}/{SETTINGS}", False), **self._names_in(paths.settings, self._closed)}
-        named = self._named.union(map(_user_id, values.get("trusted_users", ())))
+        named = self._named.union(map(user_id, values.get("trusted_users", ())))
         group = values.get("trusted_group")
-        return _Party(named, None if group is None or self._shell else _group_id(group))
+        if self._shell:
+            return _Party(named, None)
+        if group is not None:
+            return _Party(named, group_id(group))
+        is_said = is_shared(queue.st_mode) and queue.st_uid in named | {0}
+        return _Party(named, queue.st_gid if is_said else None)
 
     def _names_in(self, path: str, closed: bool) -> dict[str, Any]:
         """Whom a settings file names. One that somebody else could have written must name nobody."""
         try:
-            found, data = self._queue.fs.read_some(path, _MOST_SETTINGS)
+            found, data = self._queue.fs.read_some(path, _settings.MOST_BYTES)
         except OSError as error:
             if error.errno in GONE:
                 return {}
@@ -218,7 +238,7 @@ class Trust:
             if key in ("trusted_users", "trusted_group") and value not in (None, []):
                 try:
                     values[key] = _settings.FIELDS[key].metadata["check"](value)
-                    (_user_ids if key == "trusted_users" else _group_id)(values[key])
+                    (_user_ids if key == "trusted_users" else group_id)(values[key])
                 except UsageError as error:
                     raise SettingsError(path, f"{key}: {error}") from None
         if values:
@@ -289,28 +309,8 @@ def _user(uid: int) -> Any:
         return None
 
 
-def _user_id(name: str) -> int:
-    import pwd
-
-    if name.isascii() and name.isdigit():
-        return int(name)
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except (KeyError, ValueError):
-        raise UsageError(f"no user {name[:60]!r} on this host") from None
-
-
 def _user_ids(names: Iterable[str]) -> list[int]:
-    return list(map(_user_id, names))
-
-
-def _group_id(name: str) -> int:
-    import grp
-
-    try:
-        return grp.getgrnam(name).gr_gid
-    except (KeyError, ValueError):
-        raise UsageError(f"no group {name[:60]!r} on this host") from None
+    return list(map(user_id, names))
 
 
 def _writers(acl: bytes, gid: int) -> tuple[list[int], list[int]]:

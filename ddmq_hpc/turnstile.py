@@ -58,7 +58,7 @@ class Note(NamedTuple):
         try:
             name, since, turns, pids = json.loads(data)
             return cls(str(name), Tenure(float(since), int(turns), tuple(map(int, pids))))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             return None
 
 

@@ -1,4 +1,5 @@
-"""What the processes of a task use: memory of the whole tree by looking, time by wait4(2), death for want of memory."""
+"""What the processes of a task use: memory of the whole tree by looking, time by wait4(2), death for want of memory;
+and what they may use."""
 
 from __future__ import annotations
 
@@ -9,9 +10,13 @@ _KIB = 1024
 
 
 def tree_rss(pid: int) -> int | None:
-    """Bytes of memory that a process and all below it have now; None when it is gone. Shared pages count each time."""
-    import psutil
+    """Bytes of memory that a process and all below it have now; None when it is gone. Shared pages count each time.
 
+    None also where there is no psutil, as in a single file: then `waited_rss` alone tells."""
+    try:
+        import psutil
+    except ImportError:
+        return None
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
@@ -58,8 +63,32 @@ class OomCounter:
         return total
 
 
+def memory_limit() -> int | None:
+    """Bytes that the control groups of this process, which batch systems make for their jobs, allow it; None where they
+    set no limit below the memory of the host."""
+    limits = []
+    for directory, _, limit in _groups():
+        while directory.startswith("/sys/fs/cgroup/"):
+            try:
+                with open(f"{directory}/{limit}", encoding="ascii") as file:
+                    limits.append(int(file.read()))
+            except (OSError, ValueError):  # "max", or the top, which has none
+                pass
+            directory = os.path.dirname(directory)
+    found = min(limits, default=None)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return found if found is not None and found < total else None
+
+
 def _counters() -> list[str]:
-    """The files of this process's control group that count such kills: version 2's, and version 1's (cgroups(7))."""
+    """The files of this process's control group that count such kills."""
+    paths = [f"{directory}/{events}" for directory, events, _ in _groups()]
+    return [path for path in paths if os.path.exists(path)]
+
+
+def _groups() -> list[tuple[str, str, str]]:
+    """Directories of this process's control group, version 2's and version 1's (cgroups(7)), with the names of the
+    files that count kills and that say how much memory it may use."""
     try:
         with open("/proc/self/cgroup", encoding="ascii", errors="surrogateescape") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
@@ -71,7 +100,7 @@ def _counters() -> list[str]:
             continue
         _, controllers, path = fields
         if not controllers:
-            found.append(f"/sys/fs/cgroup{path}/memory.events")
+            found.append((f"/sys/fs/cgroup{path}", "memory.events", "memory.max"))
         elif "memory" in controllers.split(","):
-            found.append(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
-    return [path for path in found if os.path.exists(path)]
+            found.append((f"/sys/fs/cgroup/memory{path}", "memory.oom_control", "memory.limit_in_bytes"))
+    return found

@@ -12,27 +12,28 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from shutil import rmtree
 from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Callable
 
-from ddmq_hpc.beats import renew
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.errors import DdmqError, UsageError
-from ddmq_hpc.feed import NO_TIME, UNTIL, Appetite, Feed
+from ddmq_hpc.errors import DdmqError
+from ddmq_hpc.feed import NO_TIME, Feed
 from ddmq_hpc.handlers import AnyHandler, handler_of
 from ddmq_hpc.identity import host, token
 from ddmq_hpc.idle import Patience
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import Lease
-from ddmq_hpc.outcomes import Ending, Settled, settle
+from ddmq_hpc.outcomes import Conclusion, Ending, Settled, settle
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.recovery import maybe as maybe_recover
-from ddmq_hpc.settings import ON_LOST
+from ddmq_hpc.room import Room
 from ddmq_hpc.tasks import Result, Task
+from ddmq_hpc.terms import Report, WorkerOptions
+from ddmq_hpc.under_way import UnderWay, Work
 from ddmq_hpc.units import human
 from ddmq_hpc.window import Pace, Window
+from ddmq_hpc.workers import Running
 
 #: Those that end a worker in good order. They are passed on to its tasks.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -45,73 +46,6 @@ _HEARSAY = 0.2
 _JOB_ENDS = "its job is about to end"
 #: What schedulers send ahead of the end of a job, and users do not send to cancel it.
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """How a worker works. Times are seconds; None where there is no limit, or the queue's settings say.
-
-    `walltime` is how long it may run, None: as long as its batch job; no task is begun that would not be done `margin`
-    before that: 5 minutes, or a tenth of the time there is if that is less. `timeout` ends a task that takes longer, as
-    failed. `grace` is what tasks get between a signal and the kill.
-    """
-
-    slots: int = 1
-    appetite: Appetite = field(default_factory=Appetite)
-    walltime: float | None = None
-    margin: float | None = None
-    timeout: float | None = None
-    grace: float = 20.0
-    on_lost: str | None = None
-    delay: float = 0.0  # before the first message is taken: workers of an array do not all begin at once
-
-    def __post_init__(self) -> None:
-        if self.slots < 1:
-            raise UsageError(f"bad number of slots {self.slots}: it must be 1 or more")
-        if self.appetite.until not in UNTIL:
-            raise UsageError(f"bad until {self.appetite.until!r:.40}: use {', '.join(UNTIL)}")
-        if self.on_lost not in (None, *ON_LOST):
-            raise UsageError(f"bad on_lost {self.on_lost!r:.40}: use {', '.join(ON_LOST)}")
-
-
-@dataclass
-class Report:
-    """What a worker did, in messages. `reason` says why it ended; `out_of_time` that it was for want of time, so there
-    may be messages left."""
-
-    done: int = 0
-    failed: int = 0
-    released: int = 0
-    lost: int = 0
-    reason: str = ""
-    seconds: float = 0.0
-    out_of_time: bool = False
-    last_failure: str = ""
-
-    def __str__(self) -> str:
-        """One line for a person."""
-        parts = [
-            f"{self.done} done" * (self.done > 0),
-            f"{self.failed} attempt{'s' * (self.failed != 1)} failed" * (self.failed > 0),
-            f"{self.released} released" * (self.released > 0),
-            f"{self.lost} lost" * (self.lost > 0),
-        ]
-        failure = f"; the last failure was {self.last_failure}" if self.last_failure else ""
-        return f"{', '.join(filter(None, parts)) or 'nothing done'} in {human(self.seconds)}: {self.reason}{failure}"
-
-
-@dataclass
-class _Work:
-    """A task in a slot, as the watching thread sees it."""
-
-    queue: Queue
-    task: Task
-    started: float
-    signals: set[int] = field(default_factory=set)
-    kill_at: float | None = None
-    lost: bool = False
-    timed_out: bool = False
-    settling: bool = False
 
 
 class Worker:
@@ -145,14 +79,17 @@ class Worker:
         #: Told in a line what a person at a terminal wants to know at once.
         self.tell: Callable[[str], None] = lambda text: None
         self._patience = Patience(self._say, time.sleep)
+        room = Room(self.options.slots, self.options.memory)
         self.feed = Feed(
-            self.queues, self.options.appetite, self._window, self._pace, approve, self._say, self._is_busy
+            self.queues, self.options.appetite, self._window, self._pace, room, approve, self._say, self._is_busy
         )
         #: Called about once a second, by the watching thread.
         self.watchers: list[Callable[[], None]] = []
+        #: Called by slots before a message is let go for good.
+        self.conclude: Conclusion = lambda queue, task, result: None
         #: Called by slots when a message was let go.
         self.observers: list[Callable[[Task, Result, Settled], None]] = []
-        self._works: dict[int, _Work] = {}  # by slot
+        self._under_way = UnderWay(self._handler, self.options, self.queues)
         self._lock = Lock()
         self._wake = Event()
         self._signals: list[int] = []
@@ -166,7 +103,7 @@ class Worker:
         self.tell(text)
 
     def _is_busy(self) -> bool:
-        return bool(self._works)
+        return bool(self._under_way)
 
     def _end_of_job(self) -> Callable[[], float | None]:
         """What tells when the job ends, in seconds since 1970."""
@@ -202,10 +139,17 @@ class Worker:
         self._wake.set()
 
     @property
-    def running(self) -> list[Message]:
-        """What is worked on now."""
-        with self._lock:
-            return [work.task.message for work in self._works.values()]
+    def running(self) -> list[Running]:
+        """What is worked on now; times are by this host's clock."""
+        return [
+            Running(work.task.message.id, work.queue.name, work.task.label, work.began, work.told, work.progress)
+            for work in self._under_way.all()
+        ]
+
+    @property
+    def ends(self) -> float | None:
+        """When its last task has to be done, in seconds since 1970, as far as it is known; None for never."""
+        return None if self._window.known_end() is None else self._window.end()
 
     # -- the watching thread
 
@@ -227,7 +171,7 @@ class Worker:
 
     def _abandon(self) -> None:
         """What even a kill does not end, a function or a process that hangs in the kernel, is left to itself."""
-        for work in self._at_work():
+        for work in self._under_way.all():
             work.settling = True
             try:
                 work.queue.release([work.task.message])
@@ -236,7 +180,7 @@ class Worker:
                 continue
 
     def _pause(self) -> float:
-        messages = [work.task.message for work in self._at_work()] + [message for _, message in self.feed.ahead()]
+        messages = [work.task.message for work in self._under_way.all()] + [message for _, message in self.feed.ahead()]
         leases = [lease for message in messages if (lease := _lease_of(message))]
         return min([_ROUND, *(lease.duration / 12000 for lease in leases)])
 
@@ -244,8 +188,10 @@ class Worker:
         try:
             self._heed_signals()
             self._heed_the_clock()
-            self._beat()
+            self._under_way.heed_limits()
+            self._under_way.beat(self.feed.ahead)
             self._handler.look()
+            self._under_way.hear()
             self._recover()
             for watcher in self.watchers:
                 watcher()
@@ -278,56 +224,23 @@ class Worker:
             elif self._kill_at is None:
                 self._kill_at = time.monotonic() + self.options.grace
             if number != signal.SIGKILL:
-                self._pass_on(number)
+                self._under_way.pass_on(number)
         if self._stopping is not None:
-            self._pass_on(self._stopping)  # to what began meanwhile
+            self._under_way.pass_on(self._stopping)  # to what began meanwhile
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
-            self._pass_on(signal.SIGKILL)
+            self._under_way.pass_on(signal.SIGKILL)
 
     def _tell_of_stopping(self, number: int) -> None:
-        if running := len(self._at_work()):
+        if running := len(self._under_way.all()):
             again = "; again kills them" if number == signal.SIGINT else ""
             tasks = f"{running} task{'s' * (running != 1)}"
             self.tell(f"stopping: {tasks} may take up to {human(self.options.grace)}{again}")
 
-    def _pass_on(self, number: int) -> None:
-        for work in self._at_work():
-            self._signal(work, number)
-
-    def _signal(self, work: _Work, number: int) -> None:
-        """Once each signal, but a kill as often as it takes."""
-        if number not in work.signals or number == signal.SIGKILL:
-            if number != signal.SIGKILL or not work.settling:
-                self._handler.signal(work.task, number)
-            work.signals.add(number)
-
     def _heed_the_clock(self) -> None:
-        now = time.monotonic()
         ends = self._window.known_end()
         if self._stopping is None and ends is not None and time.time() > ends - self.options.grace - _LAST_SECONDS:
             self.feed.end(_JOB_ENDS)
             self._signals.append(signal.SIGTERM)
-        for work in self._at_work():
-            if self.options.timeout is not None and now - work.started > self.options.timeout and not work.timed_out:
-                work.timed_out = True
-                self._end_task(work, now)
-            if work.kill_at is not None and now >= work.kill_at:
-                self._signal(work, signal.SIGKILL)
-
-    def _end_task(self, work: _Work, now: float) -> None:
-        work.kill_at = now + self.options.grace
-        self._signal(work, signal.SIGTERM)
-
-    def _beat(self) -> None:
-        works, ahead = self._at_work(), self.feed.ahead()
-        for queue in self.queues:
-            mine = {id(work.task.message): work for work in works if work.queue is queue}
-            waiting = [message for of, message in ahead if of is queue]
-            held = [work.task.message for work in mine.values()] + waiting
-            for message in renew(queue, held) if held else ():
-                work = mine.get(id(message))
-                if work is not None and not work.settling and not work.lost:
-                    self._lost(work)
 
     def _recover(self) -> None:
         """What other jobs held that have ended comes back within a minute, also while this worker is busy."""
@@ -335,16 +248,6 @@ class Worker:
             swept = maybe_recover(queue)
             if swept is not None and swept.requeued:
                 self.feed.poke()
-
-    def _lost(self, work: _Work) -> None:
-        work.lost = True
-        choice = self.options.on_lost or work.queue.settings.on_lost
-        if choice == "kill":
-            self._end_task(work, time.monotonic())
-
-    def _at_work(self) -> list[_Work]:
-        with self._lock:
-            return list(self._works.values())
 
     def _give_back(self) -> None:
         try:
@@ -380,9 +283,8 @@ class Worker:
             slot=number,
             deadline=self._deadline(),
         )
-        work = _Work(queue, task, time.monotonic())
-        with self._lock:
-            self._works[number] = work
+        work = Work(queue, task, time.monotonic(), time.time())
+        self._under_way.begin(number, work)
         try:
             try:
                 result: Result = self._handler.run(task)
@@ -392,9 +294,8 @@ class Worker:
             work.settling = True
             self._settle(work, result)
         finally:
-            with self._lock:
-                del self._works[number]
-            self.feed.poke()  # it may be ready again, and another slot wait for what there is
+            self._under_way.finish(number)
+            self.feed.finished(message)
 
     def _deadline(self) -> float | None:
         limits = [self._window.known_end(), time.time() + self.options.timeout if self.options.timeout else None]
@@ -404,7 +305,7 @@ class Worker:
         with self._lock:
             setattr(self.report, what, getattr(self.report, what) + number)
 
-    def _was_stopped(self, work: _Work, result: Result) -> bool:
+    def _was_stopped(self, work: Work, result: Result) -> bool:
         """Whether a task ended because its worker was told to. Schedulers signal all processes of a job at once, so the
         task may be gone before the worker hears of it."""
         if result.code - 128 in STOPPING and not (self._signals or self._stopping):
@@ -412,10 +313,9 @@ class Worker:
             return bool(self._signals or self._stopping)
         return self._stopping is not None and (bool(work.signals) or result.code - 128 in STOPPING)
 
-    def _settle(self, work: _Work, result: Result) -> None:
-        timed_out = self.options.timeout if work.timed_out else None
-        stopped = self._was_stopped(work, result)
-        settled = settle(work.queue, work.task, result, Ending(work.lost, timed_out, stopped), self._patience)
+    def _settle(self, work: Work, result: Result) -> None:
+        ending = Ending(work.lost, work.ended_for, self._was_stopped(work, result))
+        settled = settle(work.queue, work.task, result, ending, self._patience, self.conclude)
         if settled.how == "done":
             self._pace.add(result.wall)
         self._count(settled.how)

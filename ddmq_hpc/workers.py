@@ -8,16 +8,17 @@ unchecked: what is too large, no JSON or none of a registration's is passed over
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from stat import S_ISREG
 from typing import Any, Callable, Optional
 
+from ddmq_hpc.advance import Progress
 from ddmq_hpc.errors import UsageError, WorkerNotFound
 from ddmq_hpc.fs import GONE
-from ddmq_hpc.identity import batch_job, host, is_gone, kernel, process_start, token, user_name
+from ddmq_hpc.identity import Owner, batch_job, host, is_gone, kernel, process_start, token, user_name
+from ddmq_hpc.journal import WORKER
 from ddmq_hpc.names import parse_worker_file
 from ddmq_hpc.queue import Queue
 
@@ -28,7 +29,7 @@ _NEWS_SECONDS, _BEAT_SECONDS = 10.0, 60.0
 #: Seconds between two looks for a request to stop, of a worker that works and of one that waits.
 _LOOK_SECONDS, _IDLE_LOOK_SECONDS = 5.0, 30.0
 _MOST_BYTES = 1 << 16
-_MOST_TEXT, _MOST_LISTED = 1000, 64
+_MOST_TEXT, _MOST_LISTED, _MOST_SECONDS = 1000, 64, 1e12
 
 #: What a worker was asked: "stop" once its tasks are done, or "now".
 Stop = Optional[str]
@@ -53,9 +54,42 @@ def _count(value: Any) -> int:
 
 
 def _moment(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _MOST_SECONDS:
         raise ValueError("not a time")
     return float(value)
+
+
+def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A task that runs: its queue, the beginning of its message, since when, and how far it is, told when it was
+    `told`. Times are seconds since 1970; `told` is 0 and `progress` None as long as it said nothing."""
+
+    id: str
+    queue: str = ""
+    task: str = ""
+    since: float = 0.0
+    told: float = 0.0
+    progress: Progress | None = None
+
+
+def _tasks(value: Any) -> tuple[Running, ...]:
+    if not isinstance(value, list):
+        raise ValueError("not a list of tasks")
+    return tuple(
+        Running(
+            _text(found["id"]),
+            _text(found["queue"]),
+            _text(found["task"]),
+            _moment(found["since"]),
+            _moment(found["told"]),
+            Progress.of(found["progress"]) if found["progress"] else None,
+        )
+        for found in value[:_MOST_LISTED]
+    )
 
 
 def _kept(check: Callable[[Any], Any], default: Any) -> Any:
@@ -66,9 +100,11 @@ def _kept(check: Callable[[Any], Any], default: Any) -> Any:
 class WorkerInfo:
     """A worker, as it tells of itself. Times are seconds since 1970 in the file system's clock.
 
-    `start` and `kernel` tell its process from others of the same `pid`, see `identity`. What is not in the file but is
-    found out by whoever lists: `seen`, the last sign of life; `user`, whose file it is; `alive`: "no" when its process
-    is known to be gone, "silent" when it gave no sign of life for 5 minutes, else "yes".
+    `start` and `kernel` tell its process from others of the same `pid`, see `identity`. `memory`, in bytes, is what its
+    tasks have together, and `ends` when the last of them has to be done; None where nobody said.
+
+    What is not in the file but is found out by whoever lists: `seen`, the last sign of life; `user`, whose file it is;
+    `alive`: "no" when its process is known to be gone, "silent" when it gave no sign of life for 5 minutes, else "yes".
     """
 
     id: str
@@ -84,6 +120,9 @@ class WorkerInfo:
     failed: int = _kept(_count, 0)
     running: Sequence[str] = _kept(_texts, ())
     command: Sequence[str] = _kept(_texts, ())
+    memory: int | None = _kept(_optional(_count), None)
+    ends: float | None = _kept(_optional(_moment), None)
+    tasks: Sequence[Running] = _kept(_tasks, ())
     seen: float = 0.0
     user: str = ""
     alive: str = "yes"
@@ -116,22 +155,42 @@ class WorkerInfo:
         found: dict[str, Any] = {}
         for name in _FIELDS:
             value = getattr(self, name)
-            if not isinstance(value, (str, int, float)):
+            if name == "tasks":
+                value = [asdict(task) for task in value[:_MOST_LISTED]]
+            elif value is not None and not isinstance(value, (str, int, float)):
                 value = [str(text)[:_MOST_TEXT] for text in value[:_MOST_LISTED]]
             found[name] = value
         text = json.dumps(found, separators=(",", ":"))
         if len(text) >= _MOST_BYTES:  # a command line as long as that is not worth more
-            text = json.dumps({**found, "command": [], "running": found["running"][:1]})
+            text = json.dumps({**found, "command": [], "running": found["running"][:1], "tasks": found["tasks"][:1]})
         return text.encode() + b"\n"
+
+    def is_process_of(self, owner: Owner) -> bool:
+        """Whether what is leased under that name is in the hands of this worker."""
+        return bool(owner.pid) and (self.host, self.pid, self.start) == (owner.host, owner.pid, owner.start)
+
+    @property
+    def news(self) -> tuple[object, ...]:
+        """What changes when there is something that is worth telling soon: not each step that a task makes."""
+        return (
+            self.done,
+            self.failed,
+            self.running,
+            self.ends,
+            [(task.since, task.progress is None) for task in self.tasks],
+        )
 
 
 _FIELDS = {f.name: f.metadata["check"] for f in fields(WorkerInfo) if "check" in f.metadata}
+#: What registrations of the first version do not have.
+_LATER = {"memory", "ends", "tasks"}
 
 
 def _decode(ident: str, data: bytes) -> WorkerInfo | None:
     try:
         found = json.loads(data)
-        return WorkerInfo(ident, **{name: check(found[name]) for name, check in _FIELDS.items()})
+        known = {name: check for name, check in _FIELDS.items() if name in found or name not in _LATER}
+        return WorkerInfo(ident, **{name: check(found[name]) for name, check in known.items()})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -143,13 +202,14 @@ class Registration:
         self._queue = queue
         self._info = info
         self._line = b""
+        self._told = info
         self._written = self._seen = self._looked = -1e9
         self._asked: Stop = None
 
     def start(self) -> None:
         """Be listed from here on. Raises `StorageError`, `QueueNotFound`."""
         try:
-            self._write(self._info.line())
+            self._write(self._info)
         except OSError as error:
             raise self._queue.trouble(error, "register a worker") from error
 
@@ -162,7 +222,7 @@ class Registration:
         fs = self._queue.fs
         clock = fs.monotonic()
         try:
-            self._tell(info.line(), clock)
+            self._tell(info, clock)
             if clock - self._looked > (_LOOK_SECONDS if info.running else _IDLE_LOOK_SECONDS):
                 self._looked = clock
                 self._asked = asked_to_stop(self._queue, info.id) or self._asked
@@ -170,31 +230,45 @@ class Registration:
             pass
         return self._asked
 
-    def remove(self) -> None:
-        """Be listed no more. What cannot be removed now `clean` will."""
-        paths = self._queue.paths
+    def end(self) -> None:
+        """Be listed no more; the journal tells that it was there. What cannot be removed now `clean` will."""
+        info, paths = self._info, self._queue.paths
         try:
-            self._queue.fs.drop(paths.in_workers(self._info.id, "stop"))
-            self._queue.fs.drop(paths.in_workers(self._info.id))
+            now = self._queue.fs.now(paths.tmp)
+            record = self._queue.journal.record(WORKER, info.id, 0, now, info.since, {"slots": info.slots})
+            self._queue.journal.write([record], False)
+            self._queue.fs.drop(paths.in_workers(info.id, "stop"))
+            self._queue.fs.drop(paths.in_workers(info.id))
         except OSError:
             pass
 
-    def _tell(self, line: bytes, clock: float) -> None:
-        if line != self._line and clock - self._written > _NEWS_SECONDS:
-            self._write(line)
+    def _tell(self, info: WorkerInfo, clock: float) -> None:
+        is_news = info.news != self._told.news and clock - self._written > _NEWS_SECONDS
+        if is_news or _is_outdated(self._told, info):
+            self._write(info)
         elif clock - self._seen > _BEAT_SECONDS:
+            if info.line() != self._line:
+                self._write(info)
+                return
             try:
                 self._queue.fs.touch(self._queue.paths.in_workers(self._info.id))
             except OSError as error:
                 if error.errno not in GONE:
                     raise
-                self._write(line)  # somebody took this worker for dead
+                self._write(info)  # somebody took this worker for dead
             self._seen = clock
 
-    def _write(self, line: bytes) -> None:
-        _place(self._queue, self._queue.paths.in_workers(self._info.id), line)
-        self._line = line
+    def _write(self, info: WorkerInfo) -> None:
+        line = info.line()
+        _place(self._queue, self._queue.paths.in_workers(info.id), line)
+        self._line, self._told = line, info
         self._written = self._seen = self._queue.fs.monotonic()
+
+
+def _is_outdated(told: WorkerInfo, info: WorkerInfo) -> bool:
+    """Whether what was told of a task's progress is of an earlier attempt at what runs now: that would be believed."""
+    began = {task.id: task.since for task in told.tasks if task.progress}
+    return any(began.get(task.id, task.since) != task.since for task in info.tasks)
 
 
 def _place(queue: Queue, path: str, data: bytes) -> None:
@@ -222,10 +296,22 @@ def asked_to_stop(queue: Queue, ident: str) -> Stop:
 
 
 def list_workers(queue: Queue) -> list[WorkerInfo]:
-    """The registered workers, oldest first, but those that are dead or silent for more than an hour. Raises OSError."""
+    """The registered workers, oldest first, but those that are dead or silent for more than an hour. What one that is
+    gone told of its task is left out once another works on that. Raises OSError."""
     now = queue.fs.now(queue.paths.tmp)
     found = [info for _, info in _registered(queue) if info and not _is_past(info, now)]
-    return sorted(found, key=lambda info: (info.since, info.id))
+    return sorted(_without_earlier_attempts(found), key=lambda info: (info.since, info.id))
+
+
+def _without_earlier_attempts(found: Sequence[WorkerInfo]) -> Iterable[WorkerInfo]:
+    """A message is in one hand: of two workers that name it the one that began later has it."""
+    newest: dict[tuple[str, str], float] = {}
+    for info in found:
+        for task in info.tasks:
+            newest[task.queue, task.id] = max(newest.get((task.queue, task.id), task.since), task.since)
+    for info in found:
+        tasks = tuple(task for task in info.tasks if task.since == newest[task.queue, task.id])
+        yield info if len(tasks) == len(info.tasks) else replace(info, tasks=tasks)
 
 
 def _registered(queue: Queue) -> Iterable[tuple[str, WorkerInfo | None]]:

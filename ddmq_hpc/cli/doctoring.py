@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ddmq_hpc.cli.common import DURATION, SCHEMA_VERSION, formats, out, out_json, printable
+from ddmq_hpc.cli.offering import directories
 from ddmq_hpc.doctor import FAILURE, OK, PATIENCE, VERDICTS, Report, company, examine, examine_together
 
 _WIDEST = 100
@@ -21,10 +22,10 @@ _WIDEST = 100
 @click.command("doctor")
 @click.option("--peers", type=click.IntRange(2, 64), metavar="N", help="Check together with N-1 others, started alike.")
 @click.option("--wait", type=DURATION, default=PATIENCE, metavar="DURATION", help="How long to wait for them. [1m]")
-@click.option("--rank", type=int, default=0, hidden=True)
+@click.option("--rank", type=click.IntRange(0), default=0, hidden=True)
 @formats("table", "json", default="table")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.argument("path", required=False, metavar="[PATH]")
+@click.argument("path", required=False, metavar="[PATH]", shell_complete=directories)
 def doctor_command(path: str | None, peers: int | None, wait: float, rank: int, shape: str, as_json: bool) -> None:
     """Check a directory, $DDMQ_HPC_ROOT or the current one by default, before trusting it with queues.
 

@@ -21,6 +21,9 @@ def import_command(given: tuple[str, ...], shape: str) -> None:
 
     May be repeated: no message is taken twice. What cannot be read is copied to the new queue's damaged/ and reported.
     Exits 1 when something stayed behind: that, or a queue whose name is not allowed here.
+
+    \b
+      ddmq-hpc import /scratch/me/ddmq /scratch/me/queues
     """
     from ddmq_hpc.legacy import import_root
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, SCHEMA_VERSION, formats, out, out_json, places, printable, split_command
+from ddmq_hpc.cli.common import (
+    DURATION,
+    SCHEMA_VERSION,
+    arguments,
+    formats,
+    out,
+    out_json,
+    places,
+    printable,
+    split_command,
+)
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.holders import LEASE, Holder
 from ddmq_hpc.semaphores import Overview, Semaphore, break_lock, overview
-from ddmq_hpc.units import human
+from ddmq_hpc.units import human, moment
 
 
 @click.command("lock")
@@ -24,7 +34,7 @@ from ddmq_hpc.units import human
     help="Who gives no sign of life for so long is replaced; CMD's lock gives them by itself.",
 )
 @formats("table", "json", default="table")
-@click.argument("given", nargs=-1, metavar="[list|break] PATH [-- CMD [ARG]...]", type=click.UNPROCESSED)
+@arguments("[list|break] PATH [-- CMD [ARG]...]")
 @click.pass_context
 def lock_command(
     ctx: click.Context, given: tuple[str, ...], slots: int, wait: float | None, lease: float, shape: str
@@ -78,10 +88,7 @@ def _break(broken: list[Holder], shape: str) -> None:
     if shape == "json":
         out_json({"schema_version": SCHEMA_VERSION, "broken": [_row(holder) for holder in broken]})
         return
-    from time import localtime, strftime
-
     for holder in broken:
-        since = strftime("%Y-%m-%d %H:%M:%S", localtime(holder.since))
-        out(printable(f"broken: token {holder.token}, held by {holder} since {since}"))
+        out(printable(f"broken: token {holder.token}, held by {holder} since {moment(holder.since)}"))
     if not broken:
         out("nobody held it")

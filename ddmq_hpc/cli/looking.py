@@ -2,106 +2,187 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.common import (
-    SCHEMA_VERSION,
+    DURATION,
     arguments,
+    coloured,
     forced,
     formats,
     legacy_flags,
     one_shot,
     out,
+    out_answer,
     out_json,
-    out_plain,
+    out_rows,
     out_yaml,
     places,
     printable,
-    queues_of,
-    root_and_queue,
+    root_and_maybe_list,
+    root_and_queues,
 )
-from ddmq_hpc.errors import DdmqError
-from ddmq_hpc.units import human
+from ddmq_hpc.cli.several import Failures, queues_of
+from ddmq_hpc.cli.tables import out_csv, out_table
+from ddmq_hpc.errors import UsageError
+from ddmq_hpc.identity import user_id
+from ddmq_hpc.settings import steered
+from ddmq_hpc.units import human, seconds
 
 _STATES = ("ready", "leased", "delayed", "dead", "damaged")
-_COLUMNS = ("queue", "ready", "leased", "delayed", "dead", "damaged", "oldest", "workers", "paused")
+_LISTED = (*_STATES, "done")
+#: How often --watch looks unless told otherwise, and at most (seconds).
+_WATCH_EVERY, _WATCH_LEAST = "2s", 0.5
+_COLUMNS = ("queue", *_STATES, "oldest", "holders", "draining", "paused")
+_OF_USER = ("queue", "user", *_STATES, "holds", "unknown")
+#: What a narrow terminal does not show, the first one first. What wants to be looked at is shown all the same.
+_SPARE = ("holders", "damaged", "delayed", "oldest")
 
 
-@click.command("status")
+class _Status(click.Command):
+    """`--watch` may stand alone, with a place after it that is no duration."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it, once `--watch` has its value."""
+        return super().parse_args(ctx, list(_spelt_out(args)))
+
+
+def _spelt_out(args: list[str]) -> Iterator[str]:
+    for word, after in zip(args, [*args[1:], ""]):
+        if word != "--watch" or _is_duration(after):
+            yield word
+        else:
+            yield f"--watch={_WATCH_EVERY}"
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        return seconds(text) >= 0
+    except UsageError:
+        return False
+
+
+@click.command("status", cls=_Status)
 @formats("table", "json", "yaml", "csv", default="table")
+@click.option(
+    "--watch", type=DURATION, metavar="[SECONDS]", help=f"Show it on the terminal, anew every {_WATCH_EVERY} or so."
+)
+@click.option("--user", metavar="NAME", help="What a user published, and what his processes hold.")
 @legacy_flags
 @arguments("[ROOT [QUEUE...]]")
-def status_command(given: tuple[str, ...], shape: str) -> None:
-    """Numbers of messages by state, from directory listings alone."""
-    root, queues = _root_and_queues(given)
+def status_command(given: tuple[str, ...], shape: str, watch: float | None, user: str | None) -> None:
+    """Numbers of messages by state, from directory listings alone.
+
+    Holders are the processes and hosts that have leases: workers that wait are none, `ddmq-hpc workers` tells of those.
+
+    With --watch also how fast it goes, when it will be done, what failed and who works on what, until you press q. It
+    looks more seldom where the file system is slow.
+
+    With --user each file is looked at: whose it is who published it. Who holds a message is known of workers, and of
+    processes of this host; the rest is counted as unknown.
+
+    \b
+      ddmq-hpc status ROOT
+      ddmq-hpc status ROOT tasks --watch
+      ddmq-hpc status ROOT tasks --format json
+      ddmq-hpc status ROOT --user ann
+    """
+    root, queues = root_and_queues(given)
     broker = one_shot(root)
-    rows, failed = _rows(broker, queues)
+    if user is not None:
+        _of_user(broker, queues, shape, watch, user)
+        return
+    if watch is not None:
+        _watch(broker, queues, shape, watch)
+        return
+    failures = Failures()
+    rows = _rows(broker, queues, failures)
     if shape in ("json", "yaml"):
-        answer = {"schema_version": SCHEMA_VERSION, "root": broker.root, "queues": rows}
-        out_json(answer) if shape == "json" else out_yaml(answer)
+        out_answer(shape, root=broker.root, queues=rows)
     elif shape == "csv":
-        _csv(rows)
-    elif rows or not (failed or broker.closed):
+        out_csv(_COLUMNS, rows)
+    elif rows or not failures.last:
         _table(rows, broker.root)
-    if failed:
-        sys.stdout.flush()
-        sys.exit(failed.exit_code)
+    failures.end()
 
 
-def _rows(broker: Broker, queues: list[str]) -> tuple[list[dict[str, Any]], DdmqError | None]:
-    """Of all queues the numbers, and what was wrong with the last of which there are none: others do not suffer."""
-    if queues:
-        return [broker.stats(name).to_dict() for name in queues], None
-    rows, failed = [], None
-    for name in queues_of(broker):
-        try:
+def _watch(broker: Broker, queues: list[str], shape: str, every: float) -> None:
+    if shape != "table":
+        raise UsageError(f"--watch is for people: leave it out for --format {shape}, or leave that out")
+    for name in queues:
+        broker.queue(name)  # which raises when there is no such queue
+    from ddmq_hpc.cli.watching import run
+
+    run(broker, queues, max(every, _WATCH_LEAST))
+
+
+def _of_user(broker: Broker, queues: list[str], shape: str, watch: float | None, user: str) -> None:
+    from ddmq_hpc.whose import of_user
+
+    if watch is not None:
+        raise UsageError("--user looks once: leave out --watch")
+    uid, failures, rows = user_id(user), Failures(), []
+    for name in queues or queues_of(broker, failures):
+        with failures.going_on():
+            rows.append(of_user(broker.queue(name), uid).to_dict())
+    if shape in ("json", "yaml"):
+        out_answer(shape, root=broker.root, queues=rows)
+    elif shape == "csv":
+        out_csv(_OF_USER, rows)
+    else:
+        out_table(_OF_USER, [[row[name] for name in _OF_USER] for row in rows], len(_OF_USER) - 2)
+    failures.end()
+
+
+def _rows(broker: Broker, queues: list[str], failures: Failures) -> list[dict[str, Any]]:
+    """The numbers of all queues that can be looked at. Raises `DdmqError` when the only one asked for cannot."""
+    if len(queues) == 1:
+        return [broker.stats(queues[0]).to_dict()]
+    rows = []
+    for name in queues or queues_of(broker, failures):
+        with failures.going_on():
             rows.append(broker.stats(name).to_dict())
-        except DdmqError as error:
-            click.echo(f"ddmq-hpc: {printable(str(error))}", err=True)
-            failed = error
-    return rows, failed
-
-
-def _root_and_queues(given: tuple[str, ...]) -> tuple[str, list[str]]:
-    """With $DDMQ_HPC_ROOT set, a first word without a slash is a queue."""
-    default = os.environ.get("DDMQ_HPC_ROOT")
-    if default and (not given or "/" not in given[0]):
-        return default, list(given)
-    root = places(given[:1], "ROOT")[0]
-    return root, list(given[1:])
-
-
-def _csv(rows: list[dict[str, Any]]) -> None:
-    import csv
-
-    writer = csv.DictWriter(sys.stdout, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    return rows
 
 
 def _table(rows: list[dict[str, Any]], root: str) -> None:
     if not rows:
         out(f"no queues in {root}; make one with `ddmq-hpc create {root} QUEUE`")
         return
-    cells = [[*_COLUMNS[:-1]]]
+    cells = []
     for row in rows:
-        name = row["queue"] + (" (paused)" if row["paused"] else "")
+        name = row["queue"] + "".join(f" ({word})" for word in ("paused", "draining") if row[word])
         age = human(row["oldest"]) if row["oldest"] is not None else "-"
-        cells.append([name, *(str(row[state]) for state in _STATES), age, str(row["workers"])])
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    for line in cells:
-        rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))
-        out("  ".join([line[0].ljust(widths[0]), *rest]).rstrip())
+        cells.append([name, *(row[state] for state in _STATES), age, row["holders"]])
+    paint = _painted if coloured(sys.stdout) else _unpainted
+    spare = [name for name in _SPARE if name not in _STATES or not any(row[name] for row in rows)]
+    out_table(_COLUMNS[:-2], cells, len(_COLUMNS) - 3, paint, spare)
     for row in rows:
+        if (row["paused"] or row["draining"]) and (told := steered(row["paused_by"], row["paused_reason"])):
+            out(f"{row['queue']} was {'paused' if row['paused'] else 'told to drain'}{printable(told)}")
         if row["foreign"]:
             shown = ", ".join(printable(name) for name in row["foreign"][:3])
             click.echo(f"{row['queue']}: {len(row['foreign'])} foreign files, left alone: {shown}", err=True)
+
+
+def _unpainted(line: int, cells: list[str]) -> list[str]:
+    return cells
+
+
+def _painted(line: int, cells: list[str]) -> list[str]:
+    """Cells of a line of the table in colours: its head, and what wants somebody to look at it."""
+    if line == 0:
+        return [click.style(cell, bold=True) for cell in cells]
+    colours = {"queue": "yellow" if cells[0].rstrip().endswith(")") else None, "dead": "red", "damaged": "red"}
+    return [
+        click.style(cell, fg=colour) if (colour := colours.get(name)) and cell.strip() != "0" else cell
+        for name, cell in zip(_COLUMNS, cells)
+    ]
 
 
 @click.command("view")
@@ -111,10 +192,14 @@ def _table(rows: list[dict[str, Any]], root: str) -> None:
 @legacy_flags
 @arguments("[ROOT] [QUEUE[,QUEUE...]]")
 def view_command(given: tuple[str, ...], force: bool, only_names: bool, shape: str) -> None:
-    """Numbers of messages, printed as ddmq did: waiting and at work."""
-    root, *queues = root_and_queue(given)
-    broker = forced(root, force)
-    names = queues[0].split(",") if queues else queues_of(broker)
+    """Numbers of messages, printed as ddmq did: waiting and at work.
+
+    \b
+      ddmq-hpc view ROOT tasks
+    """
+    root, queues = root_and_maybe_list(given)
+    broker, failures = forced(root, force), Failures()
+    names = queues or queues_of(broker, failures)
     if only_names:
         found: Any = [broker.queue(name).name for name in names]
     else:
@@ -129,64 +214,75 @@ def view_command(given: tuple[str, ...], force: bool, only_names: bool, shape: s
         out("| *queue* | *msg in queue* | *msg at work* |")
         for name, (waiting, working) in found.items():
             out(f"| {name} | {waiting} | {working} |")
+    failures.end()
 
 
 @click.command("peek")
-@click.option("-n", "--number", default=1, show_default=True, help="So many messages.")
+@click.option("-n", "--number", type=click.IntRange(1), default=1, show_default=True, help="So many messages.")
 @formats("json", "plain", "yaml", default="json")
 @arguments("[ROOT] [QUEUE]")
 def peek_command(given: tuple[str, ...], number: int, shape: str) -> None:
-    """The next messages, in order, not taken. Exits 3 when there is none."""
+    """The next messages, in order, not taken. Exits 3 when there is none.
+
+    \b
+      ddmq-hpc peek ROOT tasks -n 5
+    """
     from ddmq_hpc import admin
     from ddmq_hpc.errors import NothingThere
 
     root, queue = places(given, "ROOT", "QUEUE")
-    found = [item.to_dict() for item in admin.items(_broker(root).queue(queue), ("ready",), number)]
+    found = [item.to_dict() for item in admin.items(one_shot(root).queue(queue), ("ready",), number)]
     if not found:
         raise NothingThere(f"nothing is ready in queue {queue!r}")
-    _print(found, shape)
+    out_rows(found, shape)
 
 
 @click.command("list")
-@click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option("-n", "--limit", type=int, help="At most so many.")
+@click.option("--state", type=click.Choice(_LISTED), help="Only those in this state.")
+@click.option("-n", "--limit", type=click.IntRange(0), help="At most so many.")
 @formats("table", "json", "plain", "yaml", default="table")
 @arguments("[ROOT] [QUEUE]")
 def list_command(given: tuple[str, ...], state: str | None, limit: int | None, shape: str) -> None:
-    """Messages and their states, in the order in which they will be taken."""
+    """Messages and their states: id, state, priority, attempt, who published it, text.
+
+    Ready and dead ones are in the order in which they will be, or would be, taken; leased ones by when they were taken,
+    or last held on to, delayed ones by when they are due, done ones by when they were done.
+
+    The attempt of a message that waits is its next one, of a dead letter its last one. `dead list` tells more of those.
+
+    \b
+      ddmq-hpc list ROOT tasks --state ready -n 20
+      ddmq-hpc list ROOT tasks --state done -n 100 --format json
+    """
     from ddmq_hpc import admin
 
     root, queue = places(given, "ROOT", "QUEUE")
     states = (state,) if state else _STATES
-    found = (item.to_dict() for item in admin.items(_broker(root).queue(queue), states, limit))
+    found = (item.to_dict() for item in admin.items(one_shot(root).queue(queue), states, limit))
     if shape != "table":
-        _print(found, shape)
+        out_rows(found, shape)
         return
     for row in found:
         body = printable(row["message"])[:200]
-        out(f"{row['id']}  {row['state']:<8} {row['priority']:>5} {row['attempt']:>3}  {body}")
+        state = row["state"] + (f" ({row['reason']})" if "reason" in row else "")
+        user = printable(row["user"] or "-")
+        out(f"{row['id']}  {state:<8} {row['priority']:>5} {row['attempt']:>3}  {user:<8}  {body}")
 
 
 @click.command("show")
 @formats("json", "plain", "yaml", default="yaml")
 @arguments("[ROOT] [QUEUE] ID")
 def show_command(given: tuple[str, ...], shape: str) -> None:
-    """One message: its state, its properties, and what happened to it."""
+    """One message: its state, its properties, and what happened to it.
+
+    An ID may be cut short as long as it is unique.
+
+    \b
+      ddmq-hpc show ROOT tasks 1718000000000000000-0abcdefgh.0
+    """
     from ddmq_hpc import admin
+    from ddmq_hpc.ids import whole
 
-    root, queue, ident = places(given, "ROOT", "QUEUE", "ID")
-    _print([admin.show(_broker(root).queue(queue), ident)], shape)
-
-
-def _broker(root: str) -> Broker:
-    return one_shot(root)
-
-
-def _print(rows: Iterable[dict[str, Any]], shape: str) -> None:
-    if shape == "json":
-        for row in rows:
-            out_json(row)
-    elif shape == "yaml":
-        out_yaml(list(rows))
-    else:
-        out_plain(rows)
+    root, name, text = places(given, "ROOT", "QUEUE", "ID")
+    queue = one_shot(root).queue(name)
+    out_rows([admin.show(queue, whole(queue, text))], shape)

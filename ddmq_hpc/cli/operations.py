@@ -19,12 +19,12 @@ def json_command(ctx: click.Context, request: str) -> None:
     """Answer REQUEST, a JSON object; with `-` read one a line and answer one a line, until the end of the input.
 
     \b
-      ddmq-hpc json '{"cmd": "publish", "root": "ROOT", "queue": "q", "message": 1}'
-      ddmq-hpc json '{"cmd": "consume", "root": "ROOT", "queue": "q", "n": 1}'
+      ddmq-hpc json '{"cmd": "publish", "root": ".", "queue": "q", "message": 1}'
+      ddmq-hpc json '{"cmd": "consume", "root": ".", "queue": "q", "n": 1}'
 
-    The commands: ack, clean, consume, create, delete, extend, list, nack, peek, publish, publish_many, purge,
-    release, show,
-    status, view. An answer is {"ok": true, "result": ...} or {"ok": false, "error": {"type", "message", "exit_code"}}.
+    The commands: ack, cancel, clean, consume, create, delete, drain, extend, list, nack, pause, peek, publish,
+    publish_many, purge, release, resume, retry, show, status, view. An answer is {"ok": true, "result": ...} or
+    {"ok": false, "error": {"type", "message", "exit_code"}}.
     Leases of a stream come back when its process dies.
     """
     from ddmq_hpc.operations import Operations

@@ -29,6 +29,7 @@ class Progress:
         return time.monotonic() - self._started
 
     def update(self, done: int) -> None:
+        """Show that so many are done, unless something was shown a moment ago."""
         now = time.monotonic()
         if self._quiet or now - self._printed < _EVERY:
             return

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, arguments, forced, legacy_flags, out, places
-from ddmq_hpc.errors import DdmqError, UsageError
+from ddmq_hpc.cli.common import DURATION, MEMORY, arguments, forced, legacy_flags, out_done, places
+from ddmq_hpc.cli.offering import files, groups
+from ddmq_hpc.errors import UsageError
 from ddmq_hpc.messages import parse_json
+
+_COUNT = click.IntRange(0)
 
 
 @click.command("publish")
@@ -17,22 +19,34 @@ from ddmq_hpc.messages import parse_json
 @click.option("-p", "--priority", type=int, help="Lower is taken first; the default is the queue's, 999.")
 @click.option("-t", "--timeout", type=DURATION, help="How long it may be held before it is requeued.")
 @click.option("-r/-R", "--requeue/--no-requeue", default=None, help="Requeue when it fails or times out.")
-@click.option("-l", "--requeue-limit", "--requeue_limit", type=int, help="Requeues before it becomes a dead letter.")
+@click.option("-l", "--requeue-limit", "--requeue_limit", type=_COUNT, help="Requeues before it is a dead letter.")
 @click.option("--requeue-prio", "--requeue_prio", type=int, help="Priority once requeued.")
-@click.option("--loss-limit", type=int, help="Requeues after its worker died, counted apart from failures.")
+@click.option("--loss-limit", type=_COUNT, help="Requeues after its worker died, counted apart from failures.")
 @click.option("--time-request", type=DURATION, help="Time it needs: workers that end sooner leave it to others.")
+@click.option("--slots", type=click.IntRange(1), help="Slots of a worker that it takes, by default 1: its threads.")
+@click.option("--memory", type=MEMORY, help="Memory it needs, such as 4G: workers with less left do not begin it.")
 @click.option("--delay", type=DURATION, help="Not ready before this long from now.")
+@click.option(
+    "--group", metavar="NAME", shell_complete=groups, help="The group that it is one of, for --after, wait and retry."
+)
+@click.option(
+    "--after",
+    metavar="GROUP",
+    multiple=True,
+    shell_complete=groups,
+    help="Not ready before all messages of that group are done.",
+)
 @click.option("--key", help="Publish once: what has this key already is not published again.")
 @click.option("--if-exists", type=click.Choice(("skip", "replace", "error")), default="skip", show_default=True)
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Travels with the message.")
 @click.option("--durable/--no-durable", default=None, help="fsync before this returns; the default is the queue's.")
 @click.option("--json", "as_json", is_flag=True, help="TEXT is a JSON value.")
-@click.option("--each-line", metavar="FILE|-", help="A message for each line.")
-@click.option("--from-jsonl", metavar="FILE|-", help="A message for each line of JSON.")
-@click.option("--from-csv", metavar="FILE|-", help="A message for each row.")
+@click.option("--each-line", metavar="FILE|-", shell_complete=files, help="A message for each line.")
+@click.option("--from-jsonl", metavar="FILE|-", shell_complete=files, help="A message for each line of JSON.")
+@click.option("--from-csv", metavar="FILE|-", shell_complete=files, help="A message for each row.")
 @click.option("--template", metavar="TEXT", help="With --from-csv: text with {column}s; else a row is a JSON object.")
 @click.option("--glob", "pattern", metavar="PATTERN", help="A message for each path that matches.")
-@click.option("--skip", type=click.IntRange(0), metavar="N", help="Leave out the first N messages of the file.")
+@click.option("--skip", type=_COUNT, metavar="N", help="Leave out the first N messages of the file.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing.")
 @legacy_flags
 @arguments("[ROOT] [QUEUE] [TEXT]")
@@ -54,13 +68,19 @@ def publish_command(
 ) -> None:
     """Put messages into a queue. Prints the id of a single one.
 
+    TEXT - is what comes on standard input, as one message, without its last line end. An empty TEXT is refused, since
+    most are variables of a script that were never set; one that is meant is --json '""', and a dash --json '"-"'.
+
     \b
       ddmq-hpc publish ROOT tasks 'simulate --seed 7'
       ddmq-hpc publish ROOT tasks --each-line tasks.txt
-      ddmq-hpc publish ROOT tasks --from-csv runs.csv --template 'run {seed} {size}'
-      ddmq-hpc publish ROOT tasks --glob 'data/*.gz'
+      ./parameters | ddmq-hpc publish ROOT tasks --json -
+      ddmq-hpc publish ROOT tasks --from-csv runs.csv --template 'run {seed}'
+      ddmq-hpc publish ROOT tasks --glob 'data/*.gz' --group unpack
+      ddmq-hpc publish ROOT tasks 'summarise all' --after unpack
     """
     options["headers"] = _headers(headers) or None
+    options["after"] = options["after"] or None
     sources = [(each_line, "lines"), (from_jsonl, "jsonl"), (from_csv, "csv"), (pattern, "glob")]
     chosen = [(value, kind) for value, kind in sources if value is not None]
     if len(chosen) > 1:
@@ -71,15 +91,28 @@ def publish_command(
         raise UsageError("--skip goes with --each-line, --from-jsonl, --from-csv and --glob")
     if not chosen:
         root, queue, text = places(given, "ROOT", "QUEUE", "TEXT")
-        body = parse_json(text) if as_json else text
+        body = _body(text, as_json)
         message = forced(root, force).publish(queue, body, key=key, if_exists=if_exists, **options)
         if not quiet:
-            _tell(message.id, f"message {message.id} is published")
+            out_done(message.id, f"message {message.id} is published")
         return
     if key is not None:
         raise UsageError("--key goes with a single message")
     root, queue = places(given, "ROOT", "QUEUE")
     _publish_source(root, queue, force, *chosen[0], template, skip or 0, quiet, options)
+
+
+def _body(text: str, as_json: bool) -> Any:
+    """The one message that the argument TEXT means."""
+    given = text
+    if text == "-":
+        from ddmq_hpc import sources
+
+        given = sources.text("-")
+    if not given:
+        what = "nothing came on standard input" if text == "-" else "TEXT is empty"
+        raise UsageError(f"{what}; an empty message that is meant is --json '\"\"'")
+    return parse_json(given) if as_json else given
 
 
 def _publish_source(
@@ -112,16 +145,9 @@ def _publish_source(
     finally:
         progress.close()
     if not quiet:
-        _tell(f"published {count} messages to {queue} in {progress.elapsed:.1f} s", f"{count} messages are published")
-
-
-def _tell(line: str, done: str) -> None:
-    """Who cannot print it must not take it for a failure to publish, or it is done again."""
-    try:
-        out(line)
-        sys.stdout.flush()
-    except OSError as error:
-        raise DdmqError(f"{done}, only to print so failed: {error.strerror}") from error
+        out_done(
+            f"published {count} messages to {queue} in {progress.elapsed:.1f} s", f"{count} messages are published"
+        )
 
 
 def _headers(pairs: tuple[str, ...]) -> dict[str, str]:

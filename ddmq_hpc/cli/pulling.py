@@ -13,7 +13,7 @@ from ddmq_hpc.messages import Message, body_text
 
 
 @click.command("pull")
-@click.option("-n", "--number", default=1, show_default=True, help="At most so many messages.")
+@click.option("-n", "--number", type=click.IntRange(1), default=1, show_default=True, help="At most so many messages.")
 @click.option("--wait", type=DURATION, default=0, help="Wait so long for the first one.")
 @click.option("--lease", type=DURATION, help="Hold them so long; the default is the message's timeout.")
 @formats("json", "plain", "yaml", "shell", "body", default="json")
@@ -23,15 +23,15 @@ def pull_command(given: tuple[str, ...], number: int, wait: float, lease: float 
     """Lease messages: the verb for job scripts. Exits 3 when there is nothing.
 
     \b
+      ddmq-hpc pull ROOT tasks --wait 1m --lease 2h
       while settings=$(ddmq-hpc pull ROOT tasks --format shell); do
           eval "$settings"
           if bash -c "$DDMQ_HPC_MESSAGE"
           then ddmq-hpc ack; else ddmq-hpc nack; fi
       done
 
-    The shell format exports DDMQ_HPC_ROOT, _QUEUE, _MESSAGE, _ID, _RECEIPT and _ATTEMPT. A message that is not text,
-    or has a
-    NUL in it, is given as JSON by the shell and body formats.
+    The shell format exports DDMQ_HPC_ROOT, _QUEUE, _MESSAGE, _ID, _RECEIPT and _ATTEMPT. A message that is not text, or
+    has a NUL in it, is given as JSON by the shell and body formats.
     """
     root, queue = places(given, "ROOT", "QUEUE")
     if shape == "shell" and number != 1:
@@ -45,12 +45,16 @@ def pull_command(given: tuple[str, ...], number: int, wait: float, lease: float 
 
 @click.command("consume")
 @click.option("-f", "--force", is_flag=True, help="Make root and queue when they are missing.")
-@click.option("-n", "--number", default=1, show_default=True, help="At most so many messages.")
+@click.option("-n", "--number", type=click.IntRange(1), default=1, show_default=True, help="At most so many messages.")
 @formats("plain", "json", "yaml", default="json")
 @legacy_flags
 @arguments("[ROOT] [QUEUE]")
 def consume_command(given: tuple[str, ...], force: bool, number: int, shape: str) -> None:
-    """Lease messages, printed as ddmq did: `filename` is the receipt to ack. Exits 3 when there is nothing."""
+    """Lease messages, printed as ddmq did: `filename` is the receipt to ack. Exits 3 when there is nothing.
+
+    \b
+      ddmq-hpc consume ROOT tasks -n 2 --format plain
+    """
     root, queue = places(given, "ROOT", "QUEUE")
     broker = forced(root, force)
     messages = broker.consume(queue, number)

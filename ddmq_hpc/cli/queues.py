@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
-from ddmq_hpc.cli.common import arguments, legacy_flags, one_shot, out, places, printable, root_and_queue
+from ddmq_hpc.cli.common import (
+    arguments,
+    legacy_flags,
+    make_sure,
+    one_shot,
+    out,
+    places,
+    printable,
+    root_and_list,
+    root_and_maybe_list,
+    tell_of_root,
+)
+from ddmq_hpc.cli.several import Failures, queues_of
 from ddmq_hpc.errors import MessageNotFound, RootNotFound, UsageError
+from ddmq_hpc.roots import is_root
+from ddmq_hpc.sharing import sharing
 
 if TYPE_CHECKING:
     from ddmq_hpc.doctor import Report
@@ -17,27 +30,40 @@ if TYPE_CHECKING:
 @click.command("create")
 @click.option("-f", "--force", is_flag=True, help="Make the root, too, when it is missing.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting of the queue, e.g. timeout=1h.")
+@click.option("--group", metavar="GROUP", help="Share it with a group: its members may do all that you may.")
+@click.option("--mode", metavar="OCTAL", help="Permissions of the directory: 2770 with --group, else 0700.")
 @click.option("--anyway", is_flag=True, help="Make the root even where queues cannot work.")
 @legacy_flags
 @arguments("[ROOT] QUEUE[,QUEUE...]")
-def create_command(given: tuple[str, ...], force: bool, pairs: tuple[str, ...], anyway: bool) -> None:
-    """Make a queue, or several.
+def create_command(
+    given: tuple[str, ...], force: bool, pairs: tuple[str, ...], group: str | None, mode: str | None, anyway: bool
+) -> None:
+    """Make a queue, or several; it says which it made, and where.
 
-    A new root is looked at first, as the quick part of `ddmq-hpc doctor` does. Where queues cannot work none is made.
+    Of one that is there nothing changes but its settings, all of them, where --set gives any. A new root is looked at
+    first, as the quick part of `ddmq-hpc doctor` does. Where queues cannot work none is made.
+
+    With --group the queue is the group's, and the root, too, if this makes it; what anybody may do then is told in
+    docs/shared.md. Modes with which everybody could write are refused.
 
     \b
       ddmq-hpc create -f /scratch/me/queues tasks
       ddmq-hpc create ROOT small,large --set timeout=2h --set requeue_limit=3
+      ddmq-hpc create -f /scratch/lab/queues tasks --group lab
     """
-    root, queues = places(given, "ROOT", "QUEUE")
-    settings = _settings(pairs)
-    if not force and not os.path.lexists(f"{root}/ddmq.yaml"):
+    root, queues = root_and_list(given)
+    settings, shared = _settings(pairs), sharing(group, mode)
+    if not force and not is_root(root):
         raise RootNotFound(root)
-    broker = one_shot(root, create=force, admission=_tolerate if anyway else None)
+    broker = one_shot(root, create=force, admission=_tolerate if anyway else None, sharing=shared)
+    tell_of_root(broker)
     if broker.checkup:
         _warn(broker.checkup)
-    for name in queues.split(","):
-        broker.create_queue(name, **settings)
+    for name in queues:
+        made = broker.create_queue(name, **settings)
+        out(f"{'made' if made else 'there already:'} queue {name} in {printable(broker.root)}")
+        if shared and (closed := broker.closed_to_group(name)):
+            click.echo(f"ddmq-hpc: warning: members cannot get past {printable(closed)}: see chmod and chgrp", err=True)
 
 
 def _warn(report: Report) -> None:
@@ -65,25 +91,38 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, object]:
 
 @click.command("delete")
 @click.option("-f", "--force", is_flag=True, hidden=True)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @legacy_flags
 @arguments("[ROOT] QUEUE[,QUEUE...]")
-def delete_command(given: tuple[str, ...], force: bool) -> None:
-    """Delete a queue with all that is in it."""
-    root, queues = places(given, "ROOT", "QUEUE")
+def delete_command(given: tuple[str, ...], force: bool, yes: bool) -> None:
+    """Delete a queue with all that is in it. Asks before, on a terminal.
+
+    \b
+      ddmq-hpc delete ROOT tasks
+    """
+    root, queues = root_and_list(given)
     broker = one_shot(root)
-    for name in queues.split(","):
+    for name in queues:
+        make_sure(f"Delete queue {name} with all messages, dead letters and its journal?", force or yes)
         broker.delete_queue(name)
+        out(f"deleted {name}")
 
 
 @click.command("purge")
 @click.option("-f", "--force", is_flag=True, hidden=True)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @legacy_flags
 @arguments("[ROOT] QUEUE[,QUEUE...]")
-def purge_command(given: tuple[str, ...], force: bool) -> None:
-    """Remove every message that is ready, delayed or leased. Dead letters stay."""
-    root, queues = places(given, "ROOT", "QUEUE")
+def purge_command(given: tuple[str, ...], force: bool, yes: bool) -> None:
+    """Remove every message that is ready, delayed or leased. Dead letters stay. Asks before, on a terminal.
+
+    \b
+      ddmq-hpc purge ROOT tasks
+    """
+    root, queues = root_and_list(given)
     broker = one_shot(root)
-    for name in queues.split(","):
+    for name in queues:
+        make_sure(f"Remove all messages of {name} but dead letters?", force or yes)
         out(f"purged {broker.purge_queue(name)} messages from {name}")
 
 
@@ -92,21 +131,32 @@ def purge_command(given: tuple[str, ...], force: bool) -> None:
 @legacy_flags
 @arguments("[ROOT] [QUEUE[,QUEUE...]]")
 def clean_command(given: tuple[str, ...], force: bool) -> None:
-    """Requeue what ran out, make ready what is due, remove leftovers, now. Clients do this as they work."""
-    root, *queues = root_and_queue(given)
-    broker = one_shot(root)
-    for name in queues[0].split(",") if queues else broker.list_queues():
-        done = ", ".join(f"{count} {what}" for what, count in broker.clean(name)[name].items() if count)
-        out(f"{name}: {done or 'nothing to do'}")
+    """Requeue what ran out, make ready what is due, remove leftovers, now. Clients do this as they work.
+
+    \b
+      ddmq-hpc clean ROOT
+      ddmq-hpc clean ROOT tasks
+    """
+    root, queues = root_and_maybe_list(given)
+    broker, failures = one_shot(root), Failures()
+    for name in queues or queues_of(broker, failures):
+        with failures.going_on():
+            done = ", ".join(f"{count} {what}" for what, count in broker.clean(name)[name].items() if count)
+            out(f"{name}: {done or 'nothing to do'}")
+    failures.end()
 
 
 @click.command("del_msg")
 @legacy_flags
 @arguments("[ROOT] [QUEUE] ID-OR-RECEIPT[,...]")
 def del_msg_command(given: tuple[str, ...]) -> None:
-    """Remove messages, whatever their state but leased by somebody else: by id, or by receipt."""
+    """Remove messages, whatever their state but leased by somebody else: by id, or by receipt.
+
+    \b
+      ddmq-hpc del_msg ROOT tasks 1718000000000000000-0abcdefgh.0
+    """
     root, queue, wanted = places(given, "ROOT", "QUEUE", "ID-OR-RECEIPT")
-    from ddmq_hpc.admin import remove_waiting
+    from ddmq_hpc.removing import remove_waiting
 
     target = one_shot(root).queue(queue)
     for text in wanted.split(","):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, places, split_command, staying
+from ddmq_hpc.cli.common import DURATION, arguments, places, split_command, staying
 from ddmq_hpc.errors import UsageError
 
 
@@ -14,7 +14,7 @@ from ddmq_hpc.errors import UsageError
 @click.option("--stdin", "feed_stdin", is_flag=True, help="Give the message to CMD on stdin.")
 @click.option("--trust", "users", multiple=True, metavar="USER", help="Run commands of USER, too.")
 @click.option("-d", "--debug", is_flag=True, hidden=True)
-@click.argument("given", nargs=-1, metavar="[ROOT] [QUEUE] -- CMD [ARG]...", type=click.UNPROCESSED)
+@arguments("[ROOT] [QUEUE] -- CMD [ARG]...")
 @click.pass_context
 def exec_command(
     ctx: click.Context,

@@ -8,7 +8,7 @@ from typing import Any, Callable
 import click
 
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.cli.common import DURATION, arguments, legacy_flags, one_shot, out, places
+from ddmq_hpc.cli.common import DURATION, arguments, legacy_flags, one_shot, out_done, places
 from ddmq_hpc.errors import DdmqError, UsageError
 
 _RECEIPTS = "[ROOT] [QUEUE] [RECEIPT[,...]]"
@@ -22,7 +22,7 @@ def _settle(given: tuple[str, ...], word: str, act: Callable[[Broker, str, str],
     for receipt in receipts:
         try:
             act(broker, queue, receipt)
-            out(f"{word} {receipt}")
+            out_done(f"{word} {receipt}", f"{receipt} is {word}")
         except DdmqError as error:
             if len(receipts) > 1:
                 click.echo(f"ddmq-hpc: {error}", err=True)
@@ -60,7 +60,12 @@ def _is_queue(words: list[str]) -> bool:
 @legacy_flags
 @arguments(_RECEIPTS)
 def ack_command(given: tuple[str, ...], requeue: bool) -> None:
-    """The message is done. Exits 5 when the lease was lost: somebody else may have worked on it, too."""
+    """The message is done. Exits 5 when the lease was lost: somebody else may have worked on it, too.
+
+    \b
+      ddmq-hpc ack
+      ddmq-hpc ack ROOT "$DDMQ_HPC_RECEIPT"
+    """
     _settle(given, "acked", lambda broker, queue, receipt: broker.ack(receipt, queue))
 
 
@@ -70,7 +75,12 @@ def ack_command(given: tuple[str, ...], requeue: bool) -> None:
 @legacy_flags
 @arguments(_RECEIPTS)
 def nack_command(given: tuple[str, ...], requeue: bool | None, delay: float | None) -> None:
-    """The message failed: requeued, or made a dead letter, as message and queue say."""
+    """The message failed: requeued, or made a dead letter, as message and queue say.
+
+    \b
+      ddmq-hpc nack --delay 10m
+      ddmq-hpc nack --no-requeue ROOT "$DDMQ_HPC_RECEIPT"
+    """
     _settle(given, "nacked", lambda broker, queue, receipt: broker.nack(receipt, queue, requeue, delay))
 
 
@@ -79,12 +89,21 @@ def nack_command(given: tuple[str, ...], requeue: bool | None, delay: float | No
 @legacy_flags
 @arguments(_RECEIPTS)
 def release_command(given: tuple[str, ...], delay: float) -> None:
-    """Put the message back in its place, no attempt counted."""
+    """Put the message back in its place, no attempt counted.
+
+    \b
+      ddmq-hpc release --delay 1m
+    """
     _settle(given, "released", lambda broker, queue, receipt: broker.release(receipt, queue, delay))
 
 
 def _touch(given: tuple[str, ...], lease: float | None) -> None:
-    """Hold on to the message from now on for as long as it was taken for, or for --lease."""
+    """Hold on to the message from now on for as long as it was taken for, or for --lease.
+
+    \b
+      ddmq-hpc touch
+      ddmq-hpc touch --lease 2h ROOT "$DDMQ_HPC_RECEIPT"
+    """
     _settle(given, "extended", lambda broker, queue, receipt: broker.extend(receipt, lease, queue))
 
 

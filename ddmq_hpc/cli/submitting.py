@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, out, places, split_command, staying
+from ddmq_hpc.cli.common import DURATION, arguments, out, root_and_list, split_command, staying, work_kind
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.submission import find_scheduler, queues_of, scripts, show, sizing, submit
 from ddmq_hpc.submitted import Record, Request
@@ -22,6 +22,7 @@ class _Workers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "n|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """A number; None for `auto`."""
         if value == "auto" or value is None:
             return None
         try:
@@ -41,6 +42,7 @@ _OPTIONS = (
     click.option("--chain", is_flag=True, default=None, help="A worker near its end submits the next ones."),
     click.option("-O", "extra", multiple=True, metavar="OPTION", help="Option for sbatch or qsub, verbatim."),
     click.option("--shell", is_flag=True, help="The messages are the command lines."),
+    click.option("--snakemake", is_flag=True, help="The messages are jobs of Snakemake's executor ddmq."),
     click.option("--output", type=click.Choice(("none", "tail", "segment", "files")), help="As of `work`."),
     click.option("--until", type=click.Choice(("empty", "drained", "forever")), help="As of `work`."),
     click.option("--timeout", type=DURATION, help="As of `work`."),
@@ -48,7 +50,7 @@ _OPTIONS = (
     click.option(
         "-W", "work", multiple=True, metavar="OPTION", help="Any other option of `work`, e.g. -W --grace=30s."
     ),
-    click.argument("given", nargs=-1, metavar="[ROOT] [QUEUE[,QUEUE...]] [-- CMD [ARG]...]", type=click.UNPROCESSED),
+    arguments("[ROOT] [QUEUE[,QUEUE...]] [-- CMD [ARG]...]"),
 )
 
 
@@ -76,9 +78,9 @@ def submit_command(
       ddmq-hpc submit ROOT tasks -O '-l h_vmem=2G' --dry-run -- ./simulate {}
     """
     before, command = split_command(given)
-    root, names = places(before, "ROOT", "QUEUE")
+    root, names = root_and_list(before)
     broker = staying(root)
-    queues = queues_of(broker, tuple(names.split(",")))
+    queues = queues_of(broker, tuple(names))
     if workers is not None and most is None:
         most = workers  # what follows in a chain is not to be larger than what was asked for
     request = _request(None, names, most, command, options)
@@ -105,6 +107,7 @@ def scale_command(given: tuple[str, ...], least: int, most: int, dry_run: bool, 
     answer.
 
     \b
+      ddmq-hpc scale ROOT tasks --max 50 --dry-run
       */5 * * * * ddmq-hpc scale /scratch/me/queues tasks --max 50
     """
     from ddmq_hpc.scaling import last_request, scale
@@ -112,9 +115,9 @@ def scale_command(given: tuple[str, ...], least: int, most: int, dry_run: bool, 
     if least > most:
         raise UsageError(f"--min {least} is more than --max {most}")
     before, command = split_command(given)
-    root, names = places(before, "ROOT", "QUEUE")
+    root, names = root_and_list(before)
     broker = staying(root)
-    queues = queues_of(broker, tuple(names.split(",")))
+    queues = queues_of(broker, tuple(names))
     request = _request(last_request(queues[0]), names, most, command, options)
     shown: list[str] = []
 
@@ -129,7 +132,9 @@ def scale_command(given: tuple[str, ...], least: int, most: int, dry_run: bool, 
     _report(done.submitted)
 
 
-def _request(last: Request | None, names: str, most: int | None, command: list[str], given: dict[str, Any]) -> Request:
+def _request(
+    last: Request | None, names: list[str], most: int | None, command: list[str], given: dict[str, Any]
+) -> Request:
     """What the options ask for; what they leave open is as in `last`, or the default."""
 
     def chosen(name: str, value: Any) -> Any:
@@ -145,12 +150,10 @@ def _request(last: Request | None, names: str, most: int | None, command: list[s
     )
     work += tuple(word for text in given["work"] for word in shlex.split(text))
     _check_work_options(work)
-    if command and given["shell"]:
-        raise UsageError("with --shell the messages are the commands: leave out what stands after `--`")
-    if not (command or given["shell"] or last):
-        raise UsageError("no command: write it after `--`, or say --shell when the messages are the commands")
+    work_kind(command, given["shell"], given["snakemake"], last is not None)
+    no_command = given["shell"] or given["snakemake"]
     return Request(
-        queues=tuple(names.split(",")),
+        queues=tuple(names),
         scheduler=_scheduler(last, given["scheduler"]),
         time=chosen("time", given["time"]),
         margin=chosen("margin", given["margin"]),
@@ -160,7 +163,8 @@ def _request(last: Request | None, names: str, most: int | None, command: list[s
         chain=bool(chosen("chain", given["chain"])),
         extra=chosen("extra", tuple(given["extra"])),
         work=chosen("work", work),
-        command=() if given["shell"] else chosen("command", tuple(command)),
+        command=() if no_command else chosen("command", tuple(command)),
+        snakemake=given["snakemake"] or bool(last and last.snakemake and not (command or given["shell"])),
         directory=chosen("directory", None) or os.getcwd(),
     )
 

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import click
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.common import (
-    SCHEMA_VERSION,
     arguments,
     formats,
     one_shot,
     out,
-    out_json,
-    out_yaml,
+    out_answer,
     places,
-    printable,
-    queues_of,
-    root_and_queue,
+    root_and_maybe_list,
 )
+from ddmq_hpc.cli.several import Failures, queues_of
+from ddmq_hpc.cli.tables import out_csv, out_table
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.units import human
 from ddmq_hpc.workers import WorkerInfo, list_workers, request_stop
 
 _COLUMNS = "id user host pid job queues slots since seen alive done failed running command".split()
+#: What a narrow terminal does not show, the first one first.
+_SPARE = ("user", "queue", "since", "job", "failed", "done", "seen", "progress")
 
 
 @click.command("workers")
 @formats("table", "json", "yaml", "csv", default="table")
 @click.option("--now", is_flag=True, help="With stop: give back what they work on.")
-@arguments("[stop] [ROOT] [QUEUE] [ID[,ID...]|all]")
+@arguments("[stop] [ROOT] [QUEUE[,QUEUE...]] [ID[,ID...]|all]")
 def workers_command(given: tuple[str, ...], shape: str, now: bool) -> None:
     """Who works where, since when, on what, and when it last gave a sign of life.
 
@@ -51,17 +48,18 @@ def workers_command(given: tuple[str, ...], shape: str, now: bool) -> None:
         return
     if now:
         raise UsageError("--now goes with stop: ddmq-hpc workers stop ROOT QUEUE all --now")
-    root, *queues = root_and_queue(given)
-    broker = one_shot(root)
-    found, clock = _workers(broker, queues[0].split(",") if queues else queues_of(broker))
+    root, queues = root_and_maybe_list(given)
+    broker, failures = one_shot(root), Failures()
+    found, clock = _workers(broker, queues or queues_of(broker, failures))
     rows = [info.to_dict() for info in found]
     if shape in ("json", "yaml"):
-        answer = {"schema_version": SCHEMA_VERSION, "root": broker.root, "workers": rows}
-        out_json(answer) if shape == "json" else out_yaml(answer)
+        out_answer(shape, root=broker.root, workers=rows)
     elif shape == "csv":
-        _csv(rows)
+        texts = ("queues", "running", "command")
+        out_csv(_COLUMNS, ({**row, **{name: " ".join(row[name]) for name in texts}} for row in rows))
     else:
         _table(found, clock)
+    failures.end()
 
 
 def _workers(broker: Broker, queues: list[str]) -> tuple[list[WorkerInfo], float]:
@@ -76,27 +74,17 @@ def _workers(broker: Broker, queues: list[str]) -> tuple[list[WorkerInfo], float
     return sorted(found.values(), key=lambda info: (info.since, info.id)), now
 
 
-def _csv(rows: list[dict[str, Any]]) -> None:
-    import csv
-
-    writer = csv.DictWriter(sys.stdout, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {**row, **{name: " ".join(row[name]) for name in ("queues", "running", "command")}} for row in rows
-    )
-
-
 def _table(workers: list[WorkerInfo], now: float) -> None:
     if not workers:
         out("no workers")
         return
-    cells = [["worker", "user", "job", "queue", "since", "seen", "alive", "done", "failed", "running"]]
+    cells = []
     for info in workers:
         more = f" +{len(info.running) - 1}" if len(info.running) > 1 else ""
         ages = [f"{human(max(0.0, now - at))} ago" for at in (info.since, info.seen)]
         texts = [info.id, info.user, info.job or "-", ",".join(info.queues), *ages, info.alive]
         texts += [str(info.done), str(info.failed), f"{info.running[0]}{more}" if info.running else "-"]
-        cells.append([printable(text) for text in texts])
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    for line in cells:
-        out("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+        texts.append(", ".join(str(task.progress) for task in info.tasks if task.progress)[:80] or "-")
+        cells.append(texts)
+    head = ("worker", "user", "job", "queue", "since", "seen", "alive", "done", "failed", "running", "progress")
+    out_table(head, cells, spare=_SPARE)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ddmq_hpc.cli.common import DURATION, places, printable, split_command, staying
+from ddmq_hpc.cli.common import DURATION, MEMORY, arguments, printable, root_and_list, split_command, staying, work_kind
 from ddmq_hpc.errors import UsageError
 
 
@@ -14,6 +14,7 @@ class _End(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "auto|duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """Seconds; None for `auto`."""
         return None if value == "auto" else DURATION.convert(value, param, ctx)
 
 
@@ -21,11 +22,13 @@ class _Ahead(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "auto|number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """A number; None for `auto`."""
         return None if value == "auto" else int(click.IntRange(0).convert(value, param, ctx))
 
 
 @click.command("work", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": True})
 @click.option("-j", "--slots", type=click.IntRange(1), default=1, show_default=True, help="So many tasks at a time.")
+@click.option("--memory", type=MEMORY, help="Memory for all of them together; the default is what its job was given.")
 @click.option("--max-tasks", type=click.IntRange(1), help="End after so many.")
 @click.option(
     "--until",
@@ -64,10 +67,12 @@ class _Ahead(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option("--trust", "trusted", multiple=True, metavar="USER", help="Run messages of this user, too.")
 @click.option("--chain", is_flag=True, help="Near the end of a job from `submit`, have one successor submitted.")
 @click.option("--shell", is_flag=True, help="The message is the command line, run by bash.")
-@click.argument("given", nargs=-1, metavar="[ROOT] [QUEUE[,QUEUE2...]] [-- CMD [ARG]...]", type=click.UNPROCESSED)
+@click.option("--snakemake", is_flag=True, help="The message is a job of Snakemake's executor; --idle-exit is 10m.")
+@arguments("[ROOT] [QUEUE[,QUEUE2...]] [-- CMD [ARG]...]")
 def work_command(
     given: tuple[str, ...],
     slots: int,
+    memory: int | None,
     max_tasks: int | None,
     until: str | None,
     idle_exit: float | None,
@@ -84,6 +89,7 @@ def work_command(
     trusted: tuple[str, ...],
     chain: bool,
     shell: bool,
+    snakemake: bool,
 ) -> None:
     """Take messages and run CMD for each: {} in CMD is the message, {field} a field of a JSON message.
 
@@ -94,31 +100,31 @@ def work_command(
     \b
       ddmq-hpc work ROOT tasks -j 4 -- ./simulate --seed {}
       ddmq-hpc work ROOT tasks --shell --idle-exit 5m
+      ddmq-hpc work ROOT jobs --snakemake -j 4
 
     CMD finds in its environment DDMQ_HPC_ROOT, _QUEUE, _MESSAGE, _ID, _RECEIPT, _ATTEMPT, _WORKER, _SLOT, _DEADLINE,
     _PAYLOAD_FILE (the message), _TASK_DIR (removed afterwards), _STATE_DIR (yours to make; kept from attempt to
     attempt until the message is done) and _ERROR_FILE (what is written there is kept with the attempt).
     """
-    from ddmq_hpc.batch import Job, work
+    from ddmq_hpc.batch import PILOT_IDLE, Job, work
     from ddmq_hpc.feed import Appetite
-    from ddmq_hpc.worker import WorkerOptions
+    from ddmq_hpc.terms import WorkerOptions
 
     before, command = split_command(given)
-    root, queues = places(before, "ROOT", "QUEUE")
-    if not (command or shell):
-        raise UsageError("no command: write it after `--`, or say --shell when the messages are the commands")
-    if command and shell:
-        raise UsageError("with --shell the messages are the commands: leave out what stands after `--`")
+    root, queues = root_and_list(before)
+    work_kind(command, shell, snakemake)
     if timeout == 0:
         raise UsageError("--timeout 0 would end every task at once; leave it out for no limit")
+    if snakemake and until is None and idle_exit is None:
+        idle_exit = PILOT_IDLE
     waiting = until or ("forever" if idle_exit is not None else "empty")
     appetite = Appetite(waiting, max_tasks, idle_exit, lease, prefetch)
     options = WorkerOptions(
-        slots, appetite, walltime=walltime, margin=margin, timeout=timeout, grace=grace, on_lost=on_lost
+        slots, memory, appetite, walltime=walltime, margin=margin, timeout=timeout, grace=grace, on_lost=on_lost
     )
-    job = Job(command, shell, feed_stdin, output, chain, trusted, breaker)
+    job = Job(command, shell, snakemake, feed_stdin, output, chain, trusted, breaker)
     broker = staying(root)
     try:
-        work(broker, queues.split(","), job, options, lambda text: click.echo(printable(text), err=True))
+        work(broker, queues, job, options, lambda text: click.echo(printable(text), err=True))
     finally:
         broker.close()

@@ -7,9 +7,10 @@ from typing import Any
 
 from ddmq_hpc.doctor.findings import FAILURE, OK, WARNING, Finding, Report
 from ddmq_hpc.doctor.probing import Probe
-from ddmq_hpc.errors import UnfitDirectory
+from ddmq_hpc.errors import UnfitDirectory, UnfitNow
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.identity import token
+from ddmq_hpc.messages import parse_object
 from ddmq_hpc.names import CHECKUP
 
 #: Without these nothing can be queued; a root is refused.
@@ -22,7 +23,8 @@ def admit(report: Report) -> None:
     """Raise `UnfitDirectory` when queues cannot work there at all."""
     for finding in report.findings:
         if finding.check in ESSENTIAL and finding.verdict == FAILURE:
-            raise UnfitDirectory(report.path, finding.measured, finding.meaning, finding.advice)
+            error = UnfitNow if finding.passing else UnfitDirectory
+            raise error(report.path, finding.measured, finding.meaning, finding.advice)
 
 
 def write(fs: Filesystem, root: str, report: Report) -> None:
@@ -39,10 +41,10 @@ def write(fs: Filesystem, root: str, report: Report) -> None:
 def read(fs: Filesystem, root: str) -> dict[str, Any] | None:
     """The report that a root keeps; None where there is none, or nothing that looks like one."""
     try:
-        found = json.loads(fs.read_some(f"{root}/{CHECKUP}", _MOST_BYTES)[1])
-    except (OSError, ValueError):
+        found = parse_object(fs.read_some(f"{root}/{CHECKUP}", _MOST_BYTES)[1])
+    except OSError:
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("filesystem"), str) else None
+    return found if found and isinstance(found.get("filesystem"), str) else None
 
 
 def record(probe: Probe) -> Finding:
@@ -58,11 +60,15 @@ def record(probe: Probe) -> Finding:
     if kept is None:
         return Finding("record", WARNING, f"{CHECKUP} cannot be read", "It is not needed.", f"Remove {CHECKUP}.")
     then, when = str(kept["filesystem"])[:60], _day(kept.get("at"))
-    told = f"made on {str(kept.get('host'))[:60]}, {when}: {str(kept.get('verdict'))[:20]} on {then}"
+    told = f"made on {_text(kept.get('host'))}, {when}: {_text(kept.get('verdict'))} on {then}"
     if then != fs.mount.type:
         meaning = "The root was moved, or is mounted in another way here."
         return Finding("record", WARNING, f"{told}; it is on {fs.mount.type} now", meaning, "Heed the other lines.")
     return Finding("record", OK, told, "The file system is of the same kind as when the root was made.")
+
+
+def _text(value: object) -> str:
+    return value[:60] if isinstance(value, str) else "?"
 
 
 def _day(at: Any) -> str:

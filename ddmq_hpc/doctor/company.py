@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ddmq_hpc import schedulers
+from ddmq_hpc.installation import own_command
 
 #: Seconds that a step is given to end by itself.
 _ENDING = 10.0
@@ -18,7 +18,7 @@ _ENDING = 10.0
 def command(path: str, environ: Mapping[str, str] = os.environ) -> str:
     """The command line that makes two hosts look at `path` together."""
     doctor = f"ddmq-hpc doctor --peers 2 {shlex.quote(path)}"
-    in_job = f"{sys.executable} -m ddmq_hpc doctor --peers 2 --wait 10m {shlex.quote(path)}"  # PATH is another there
+    in_job = f"{shlex.join(own_command())} doctor --peers 2 --wait 10m {shlex.quote(path)}"  # PATH is another there
     scheduler = schedulers.detect(environ)
     if scheduler == "slurm":
         return f"srun -N2 -n2 {doctor}"
@@ -42,7 +42,7 @@ def second_host(path: str, environ: Mapping[str, str] = os.environ) -> Iterator[
     argv = ["srun", "--overlap", "--quiet", "-N1", "-n1"]
     if here := environ.get("SLURMD_NODENAME"):
         argv += ["--exclude", here]
-    argv += [sys.executable, "-m", "ddmq_hpc", "doctor", "--peers", "2", "--rank", "1", path]
+    argv += [*own_command(), "doctor", "--peers", "2", "--rank", "1", path]
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         yield

@@ -14,13 +14,14 @@ VERDICTS = (OK, WARNING, FAILURE)
 @dataclass(frozen=True)
 class Finding:
     """`check` is a word that does not change, `verdict` one of `VERDICTS`; `advice` is empty where nothing needs to be
-    done."""
+    done. `passing` is a failure that may be over soon: a full disk, a server that does not answer."""
 
     check: str
     verdict: str
     measured: str
     meaning: str
     advice: str = ""
+    passing: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

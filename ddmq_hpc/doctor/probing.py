@@ -8,7 +8,7 @@ from stat import S_ISDIR
 from typing import Callable, NamedTuple
 
 from ddmq_hpc.doctor.findings import FAILURE, OK, WARNING, Finding
-from ddmq_hpc.errors import storage_error
+from ddmq_hpc.errors import StorageBusy, storage_error
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import token
 from ddmq_hpc.names import is_probe, probe_name
@@ -47,9 +47,10 @@ def run(checks: Sequence[Check], probe: Probe) -> list[Finding]:
 
 def refused(check: str, error: OSError) -> Finding:
     """The finding of a check that the file system did not let finish."""
-    whole = str(storage_error(error, "check this"))
-    what, _, advice = whole.partition("; ")
-    return Finding(check, FAILURE, what, "ddmq-hpc would meet the same error.", f"{advice[:1].upper()}{advice[1:]}.")
+    trouble = storage_error(error, "check this")
+    what, _, advice = str(trouble).partition("; ")
+    meaning, advice = "ddmq-hpc would meet the same error.", f"{advice[:1].upper()}{advice[1:]}."
+    return Finding(check, FAILURE, what, meaning, advice, isinstance(trouble, StorageBusy))
 
 
 @contextmanager

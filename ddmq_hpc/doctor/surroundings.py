@@ -114,13 +114,12 @@ def permissions(probe: Probe) -> Finding:
         meaning = "Everybody may write here, nobody may touch what is not his own."
         return Finding("permissions", OK, measured, meaning, "Make a directory of your own in it for the root.")
     if not mode & S_IWGRP:
-        meaning = "For a queue of one user; to share one with a group see docs/security.md."
+        meaning = "For a queue of one user; to share one with a group see docs/shared.md."
         return Finding("permissions", OK, measured, meaning)
     inherits = " and a default access control list" * bool(fs.default_acl(path))
     if mode & S_ISGID:
         meaning = f"For a queue of the group: new files belong to {group}."
-        advice = "" if inherits else "All members need `umask 007` (or 002), or a default access control list."
-        return Finding("permissions", OK, f"{measured}, setgid{inherits}", meaning, advice)
+        return Finding("permissions", OK, f"{measured}, setgid{inherits}", meaning)
     return Finding(
         "permissions",
         WARNING,

@@ -64,6 +64,10 @@ class Scheduler(Protocol):
         """The CPUs that the job was given on this node."""
         ...
 
+    def memory(self, environ: Mapping[str, str]) -> int | None:
+        """The bytes of memory that the job was given on this node, if its environment tells."""
+        ...
+
     def announced_end(self, environ: Mapping[str, str]) -> float | None:
         """When the job will be ended, in seconds since 1970, if its environment tells."""
         ...
@@ -190,3 +194,9 @@ def slots(environ: Mapping[str, str]) -> int | None:
     """The CPUs that the job was given on this node; None outside of jobs, or where nothing tells."""
     name = running_under(environ)
     return get(name).slots(environ) if name else None
+
+
+def memory(environ: Mapping[str, str]) -> int | None:
+    """The bytes of memory that the job was given on this node; None outside of jobs, or where nothing tells."""
+    name = running_under(environ)
+    return get(name).memory(environ) if name else None

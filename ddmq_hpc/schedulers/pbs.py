@@ -45,6 +45,9 @@ class PBS:
     def slots(self, environ: Mapping[str, str]) -> int | None:
         return as_number(environ.get("NCPUS")) or as_number(environ.get("PBS_NUM_PPN"))
 
+    def memory(self, environ: Mapping[str, str]) -> int | None:
+        return None
+
     def announced_end(self, environ: Mapping[str, str]) -> float | None:
         """Torque tells the wall time; the job began with its first process, the leader of this session."""
         wall = as_number(environ.get("PBS_WALLTIME"))
@@ -52,8 +55,10 @@ class PBS:
             return None
         import os
 
-        import psutil
-
+        try:
+            import psutil
+        except ImportError:
+            return None
         try:
             return float(psutil.Process(os.getsid(0)).create_time()) + wall
         except (psutil.Error, OSError, ValueError):

@@ -53,6 +53,9 @@ class SGE:
     def slots(self, environ: Mapping[str, str]) -> int | None:
         return as_number(environ.get("NSLOTS"))
 
+    def memory(self, environ: Mapping[str, str]) -> int | None:
+        return None
+
     def announced_end(self, environ: Mapping[str, str]) -> float | None:
         return None
 

@@ -55,6 +55,13 @@ class Slurm:
     def slots(self, environ: Mapping[str, str]) -> int | None:
         return as_number(environ.get("SLURM_CPUS_PER_TASK")) or as_number(environ.get("SLURM_CPUS_ON_NODE"))
 
+    def memory(self, environ: Mapping[str, str]) -> int | None:
+        """sbatch(1): both variables are MiB; of a job that asked for all of the node's memory the value is 0."""
+        if each := as_number(environ.get("SLURM_MEM_PER_CPU")):
+            return (each * (as_number(environ.get("SLURM_CPUS_ON_NODE")) or 1)) << 20
+        whole = as_number(environ.get("SLURM_MEM_PER_NODE"))
+        return whole << 20 if whole else None
+
     def announced_end(self, environ: Mapping[str, str]) -> float | None:
         return as_number(environ.get("SLURM_JOB_END_TIME"))  # newer versions set it
 

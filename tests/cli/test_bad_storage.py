@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +18,6 @@ from ddmq_hpc import Message, NotFound, QueueNotFound, StorageError
 from ddmq_hpc.broker import Broker
 
 NOBODY = 65534
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 kB, mounted for the test."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(place)], capture_output=True)
-    if mounted.returncode:
-        if os.environ.get("CI"):
-            pytest.fail(f"cannot mount a tmpfs: {mounted.stderr.decode()}")
-        pytest.skip(f"only root can mount a file system: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-@pytest.fixture
-def full(run: Run, small: Path) -> str:
-    """A root with five messages and one more that is leased, and no room left."""
-    root = str(small / "root")
-    run("create", "-f", root, "q")
-    run("publish", "--each-line", "-", root, "q", stdin="0\n1\n2\n3\n4\n5\n")
-    (small / "first").write_text(run("pull", "--format", "json", root, "q").stdout)
-    with open(small / "filler", "wb", buffering=0) as filler:
-        try:
-            while True:
-                filler.write(bytes(4096))
-        except OSError:
-            pass
-    return root
 
 
 def waiting(run: Run, root: str) -> list[str]:

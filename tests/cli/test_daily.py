@@ -126,6 +126,43 @@ def test_bulk_sources(run: Run, root: str, tmp_path: Path) -> None:
     assert [Path(body).name for body in bodies[7:]] == ["t.csv", "t.jsonl"]
 
 
+def test_one_message_from_standard_input(run: Run, root: str) -> None:
+    run("publish", root, "q", "-", stdin="two\nlines\n")
+    run("publish", root, "q", "--json", "-", stdin='{"a": 1}\n')
+    run("publish", root, "q", "--json", '"-"')
+    run("publish", root, "q", "--json", '""')
+    found = [json.loads(line)["message"] for line in run("peek", root, "q", "-n", "9").stdout.splitlines()]
+    assert found == ["two\nlines", {"a": 1}, "-", ""]
+
+
+def test_an_empty_text_is_most_likely_a_slip(run: Run, root: str) -> None:
+    assert "TEXT is empty; an empty message that is meant is" in run("publish", root, "q", "", code=2).stderr
+    assert "nothing came on standard input" in run("publish", root, "q", "-", stdin="\n", code=2).stderr
+    assert "TEXT is empty" in run("publish", root, "q", "--json", "", code=2).stderr
+    run("peek", root, "q", code=3)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["pull", "-n", "-1"],
+        ["pull", "-n", "0"],
+        ["consume", "-n", "-1"],
+        ["peek", "-n", "-1"],
+        ["list", "-n", "-1"],
+        ["dead", "list", "-n", "-1"],
+        ["logs", "--failed", "-n", "0"],
+        ["publish", "--requeue-limit", "-1"],
+        ["publish", "--loss-limit", "-1"],
+        ["publish", "--slots", "0"],
+        ["publish", "--skip", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_what_counts_has_a_range(run: Run, root: str, args: list[str]) -> None:
+    assert "is not in the range" in run(*args, root, "q", code=2).stderr
+
+
 def test_a_root_that_is_made_on_the_way_is_told_of(run: Run, tmp_path: Path) -> None:
     slip = f"{tmp_path}/slip"
     assert run("publish", "-f", slip, "q", "x").stderr == f"ddmq-hpc: made the root {slip}\n"
@@ -354,12 +391,12 @@ def test_what_cannot_be_printed_is_not_held(run: Run, root: str) -> None:
     run("publish", root, "q", "x")
     with open("/dev/full", "w") as full:
         done = subprocess.run([COMMAND, "pull", root, "q"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (1, "ddmq-hpc: No space left on device\n")
+    assert done.returncode == 75 and done.stderr.startswith("ddmq-hpc: cannot print: No space left on device; ")
     assert counts(run, root) == {"ready": 1, "leased": 0, "delayed": 0, "dead": 0}
     with open("/dev/full", "w") as full:
         words = [COMMAND, "publish", root, "q", "y"]
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert done.returncode == 1 and "is published, only to print so failed: No space left" in done.stderr
+    assert done.returncode == 1 and "is published, but this could not be printed: No space left" in done.stderr
 
 
 def test_the_command_of_a_killed_exec_does_not_go_on(run: Run, root: str, tmp_path: Path) -> None:
@@ -378,3 +415,20 @@ def test_the_command_of_a_killed_exec_does_not_go_on(run: Run, root: str, tmp_pa
     time.sleep(0.5)
     assert beats.stat().st_size == size
     assert pulled(run, root)["message"] == "x"
+
+
+def test_groups(run: Run, root: str) -> None:
+    run("publish", root, "q", "a0", "--group", "a")
+    run("publish", root, "q", "a1", "--group", "a")
+    run("publish", root, "q", "late", "--after", "a", "--after", "never")
+    assert run("groups", root, "q").stdout.splitlines() == [
+        "group  state       ready  leased  delayed  dead  waiting",
+        "a      unfinished      2       0        0     0        1",
+        "never  unknown         0       0        0     0        1",
+    ]
+    waiting = json.loads(run("list", root, "q", "--state", "delayed", "--format", "json").stdout)
+    assert waiting["after"] == ["a", "never"]
+    run("purge", root, "q")
+    (group,) = json.loads(run("groups", root, "q", "--format", "json").stdout)["groups"]
+    assert (group["name"], group["state"]) == ("a", "finished")
+    assert run("publish", root, "q", "m", "--group", "not/this", code=2).stderr.startswith("ddmq-hpc: bad group: ")

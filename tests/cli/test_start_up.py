@@ -29,9 +29,9 @@ def mark():
 """
 
 
-def traced(place: Path, calls: str, *command: str) -> list[str]:
+def traced(place: Path, calls: str, *command: str, **env: str) -> list[str]:
     log = place / "trace"
-    environment = {**os.environ, "TMPDIR": str(place)}
+    environment = {**os.environ, "TMPDIR": str(place), **env}
     subprocess.run(
         ["strace", "-f", "-e", f"trace={calls}", "-s", "300", "-o", str(log), *command],
         check=True,
@@ -58,8 +58,25 @@ def test_few_files_are_opened_at_start(run: Run, root: str, tmp_path: Path, comm
     opened = modules_opened(lines)
     ours = {Path(path).name.partition(".")[0] for path in opened if "/ddmq_hpc/" in path}
     assert 10 < len(ours) <= most, sorted(ours)
+    assert not ours & {"clients", "ledger", "legacy_names"}
     for package in ("yaml", "psutil", "filelock", "rich", "hypothesis"):
         assert not any(f"/{package}/" in path for path in opened), package
+
+
+def test_progress_costs_less_than_a_pull_and_asks_nothing_of_the_file_server(
+    run: Run, root: str, tmp_path: Path
+) -> None:
+    run("publish", "-f", root, "q", "text")
+    task = tmp_path / "1.some-id.0"
+    task.mkdir()
+    environment = {"DDMQ_HPC_ROOT": root, "DDMQ_HPC_TASK_DIR": str(task), "DDMQ_HPC_ID": "some-id.0"}
+    lines = traced(tmp_path, "all", COMMAND, "progress", "1/2", **environment)
+    opened = modules_opened(lines)
+    assert 3 < len({path for path in opened if "/ddmq_hpc/" in path}) <= 10, opened
+    for package in ("yaml", "psutil", "filelock", "rich"):
+        assert not any(f"/{package}/" in path for path in opened), package
+    assert (task / "progress").exists()
+    assert not [line for line in lines if f'"{root}' in line and "execve" not in line]
 
 
 def calls_between_marks(place: Path, root: str, work: str) -> int:

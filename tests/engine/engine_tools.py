@@ -11,6 +11,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Callable
 
 from ddmq_hpc import admin, journal
@@ -103,6 +104,13 @@ def drain(broker: Broker, queue: str = QUEUE) -> list[Any]:
         found += [message.message for message in batch]
         broker.ack(batch)
     return found
+
+
+def keep_done(broker: Broker, seconds: float = 3600.0, queue: str = QUEUE) -> None:
+    """From now on this client keeps finished messages for so long."""
+    target = broker.queue(queue)
+    settings = replace(target.settings, keep_done=seconds)
+    target._settings = lambda: settings
 
 
 def letters(broker: Broker, queue: str = QUEUE) -> list[Any]:

@@ -24,12 +24,14 @@ from engine_tools import (
     drain,
     held_names,
     in_child,
+    keep_done,
     letters,
     outcomes,
 )
 
-from ddmq_hpc import admin
+from ddmq_hpc import admin, steering
 from ddmq_hpc.broker import Broker
+from ddmq_hpc.criteria import Criteria
 from ddmq_hpc.identity import Detached, Identity
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import parse_lease
@@ -103,8 +105,45 @@ def _delayed(broker: Broker) -> None:
     broker.publish_many(QUEUE, FIVE, delay=600)
 
 
+def _after_a_group(broker: Broker) -> None:
+    """What came before is done, so that whoever looks next finds five to be ready."""
+    broker.publish(QUEUE, "before", group="g")
+    broker.publish_many(QUEUE, FIVE, after="g")
+    broker.ack(broker.consume(QUEUE))
+
+
+def _held_to_keep(broker: Broker) -> list[Message]:
+    keep_done(broker)
+    return _held(5)(broker)
+
+
 def _sweep(broker: Broker, _: Any) -> None:
     broker.queue(QUEUE).sweep()
+
+
+def _cancel(broker: Broker, text: str) -> None:
+    [ident] = [item.message.id for item in admin.items(broker.queue(QUEUE)) if item.message.message == text]
+    broker.cancel(QUEUE, ident)
+
+
+def _dead(broker: Broker) -> None:
+    """Five dead letters in one entry."""
+    broker.nack(_held(5)(broker), requeue=False)
+
+
+def _dead_apart(broker: Broker) -> None:
+    """The same in an entry each."""
+    for message in _held(5)(broker):
+        broker.nack(message, requeue=False)
+
+
+def _texts(pattern: str) -> Criteria:
+    return Criteria.of(match=pattern)
+
+
+def _purge_dead(broker: Broker, pattern: str) -> None:
+    queue = broker.queue(QUEUE)
+    steering.purge(queue, steering.purgeable(queue, _texts(pattern)))
 
 
 SCENARIOS = {
@@ -121,6 +160,16 @@ SCENARIOS = {
     "publish_many": Scenario(
         _five, lambda b, _: b.publish_many(QUEUE, ["n0", "n1", "n2"], durable=True), maybe=["n0", "n1", "n2"]
     ),
+    "publish to a new group": Scenario(
+        _five, lambda b, _: b.publish(QUEUE, "new", group="g", durable=True), maybe=["new"]
+    ),
+    "publish_many to a new group, renamed before it is flushed": Scenario(
+        _five,
+        lambda b, _: b.publish_many(QUEUE, ["n0", "n1", "n2"], group="g", durable=True),
+        maybe=["n0", "n1", "n2"],
+        keeps_name=True,
+    ),
+    "make ready what came after a group": Scenario(_after_a_group, _sweep),
     "publish delayed": Scenario(_five, lambda b, _: b.publish(QUEUE, "new", delay=600, durable=True), maybe=["new"]),
     "take one of five": Scenario(_five, lambda b, _: b.consume(QUEUE)),
     "take all in one": Scenario(_five, lambda b, _: b.consume(QUEUE, n=5)),
@@ -132,6 +181,8 @@ SCENARIOS = {
     "ack the middle": Scenario(_held(5), lambda b, held: b.ack(held[2]), begun=["m2"]),
     "ack the front": Scenario(_held(5), lambda b, held: b.ack(held[0]), begun=["m0"]),
     "ack two apart": Scenario(_held(5), lambda b, held: b.ack([held[1], held[3]]), begun=["m1", "m3"]),
+    "ack all, kept": Scenario(_held_to_keep, lambda b, held: b.ack(held), begun=FIVE),
+    "ack two apart, kept": Scenario(_held_to_keep, lambda b, held: b.ack([held[1], held[3]]), begun=["m1", "m3"]),
     "ack all": Scenario(_held(5), lambda b, held: b.ack(held), begun=FIVE),
     "ack one after the other": Scenario(_held(3), lambda b, held: [b.ack(one) for one in held], begun=FIVE[:3]),
     "ack by receipt": Scenario(_held(5), lambda b, held: b.ack(held[1].receipt), begun=["m1"]),
@@ -150,6 +201,21 @@ SCENARIOS = {
     "sweep a half-done division": Scenario(_half_split, _sweep, ahead=HOUR),
     "sweep the pieces of one": Scenario(_half_split_after, _sweep, ahead=HOUR),
     "promote": Scenario(_delayed, lambda b, _: b.queue(QUEUE).sweeper.promote(), ahead=HOUR),
+    "cancel the middle of what waits": Scenario(_five, lambda b, _: _cancel(b, "m2"), begun=["m2"]),
+    "cancel the middle of what is leased": Scenario(_held(5), lambda b, _: _cancel(b, "m2"), begun=["m2"]),
+    "cancel all that is leased": Scenario(_held(1), lambda b, _: _cancel(b, "m0"), begun=["m0"]),
+    "retry all dead letters of an entry": Scenario(_dead, lambda b, _: b.retry(QUEUE, _texts("m"))),
+    "retry the middle of an entry": Scenario(_dead, lambda b, _: b.retry(QUEUE, _texts("m2"))),
+    "retry the ends of an entry at another priority": Scenario(_dead, lambda b, _: b.retry(QUEUE, _texts("m[04]"), 3)),
+    "retry dead letters in an entry each": Scenario(_dead_apart, lambda b, _: b.retry(QUEUE, _texts("m[13]"))),
+    "purge all dead letters of an entry": Scenario(_dead, lambda b, _: _purge_dead(b, "m"), begun=FIVE),
+    "purge some of an entry": Scenario(_dead, lambda b, _: _purge_dead(b, "m[13]"), begun=["m1", "m3"]),
+    "cancel two apart of what waits": Scenario(
+        _five, lambda b, _: b.cancel_chosen(QUEUE, _texts("m[13]")), begun=["m1", "m3"]
+    ),
+    "cancel two apart of what is leased": Scenario(
+        _held(5), lambda b, _: b.cancel_chosen(QUEUE, _texts("m[13]")), begun=["m1", "m3"]
+    ),
     "purge": Scenario(_five, lambda b, _: b.purge_queue(QUEUE), begun=FIVE),
 }
 #: Killed before the call, after it, or (creating a file) in the middle of it.
@@ -166,10 +232,12 @@ def _killing(fs: Watched, at: int, moment: str) -> None:
         if count != at:
             return call()
         if moment == "during" and name in ("create", "create_open", "append"):
-            if name != "append":
-                with open(args[0], "xb") as file:
-                    file.write(args[1][: len(args[1]) // 2])
-            die()
+            try:
+                if name != "append":
+                    with open(args[0], "xb") as file:
+                        file.write(args[1][: len(args[1]) // 2])
+            finally:
+                die()
         try:
             if moment == "after":
                 call()
@@ -204,7 +272,7 @@ def _check(root: Path, scenario: Scenario, ids: dict[str, str], finished: bool, 
     """Another client sweeps and drains: what it gets is what there must be."""
     with Broker(str(root), filesystem=ahead_by(ahead)) as broker:
         bodies_on_disk(broker)  # nothing unreadable
-        settled = sum((outcomes(broker, ids, state) for state in ("acked", "nacked", "purged")), Counter())
+        settled = sum((outcomes(broker, ids, state) for state in ("acked", "nacked", "cancelled", "purged")), Counter())
         broker.queue(QUEUE).sweep()
         assert held_names(broker) == [], "one sweep puts everything of a dead client back"
         delivered = drain(broker)

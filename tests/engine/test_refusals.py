@@ -4,6 +4,7 @@ it can do when that is over, by the same client, as if nothing had been; nothing
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from pathlib import Path
 from typing import Any, Callable
@@ -14,6 +15,7 @@ from truth import FIVE, OPERATIONS, deliver_all, new_broker
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import LeaseLost, StorageBusy, StorageError
+from ddmq_hpc.settings import Settings
 
 #: What asks for room on a disk, and what changes anything.
 GROWING = ("create_open", "append", "rename", "link", "mkdir", "sync_handle", "sync_file")
@@ -203,6 +205,31 @@ def test_a_batch_that_failed_in_the_middle(place: Path) -> None:
             broker.ack(first)
         assert outcomes(broker, {message.id: message.message for message in held}, "acked").keys() == {*FIVE}
     assert deliver_all(broker.root) == ([], [])
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_settings_that_are_out_of_reach_in_the_middle(place: Path, at: int) -> None:
+    """They are read again now and then, by whatever asks for them: then the operation was not done, or is done."""
+    with new_broker(str(place / "root")) as broker:
+        for text in FIVE:
+            broker.publish(QUEUE, text)
+        held = broker.consume(QUEUE, n=5)
+        queue = broker.queue(QUEUE)
+        read, asked = queue._settings, itertools.count(1)
+
+        def unreadable() -> Settings:
+            if next(asked) == at:
+                raise StorageError(PermissionError(errno.EACCES, "no"), "read the settings")
+            return read()
+
+        queue._settings = unreadable
+        for act in (lambda: broker.ack(held[:3]), lambda: broker.ack(held[3]), lambda: broker.nack(held[4])):
+            try:
+                act()
+            except StorageError:
+                act()
+        assert outcomes(broker, {message.id: message.message for message in held[:4]}, "acked").keys() == {*FIVE[:4]}
+    assert deliver_all(broker.root) == ([], [FIVE[4]])
 
 
 def test_a_wait_for_messages_outlasts_a_fault(place: Path) -> None:

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple
 
-from engine_tools import QUEUE, Watched, bodies_on_disk, body, drain, held_names, letters
+from engine_tools import QUEUE, Watched, bodies_on_disk, body, drain, held_names, keep_done, letters
 
+from ddmq_hpc import admin, steering
 from ddmq_hpc.broker import Broker
+from ddmq_hpc.criteria import Criteria
 from ddmq_hpc.errors import DdmqError, LeaseLost, StorageError
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import Detached, Identity
@@ -20,6 +22,7 @@ from ddmq_hpc.names import parse_lease
 FIVE = [f"m{number}" for number in range(5)]
 #: The raw calls that change names.
 CHANGING = ("create_open", "rename", "link", "unlink", "mkdir", "rmdir")
+CREATE_EMPTY = "create_empty"
 _A_DAY = 86400.0
 
 
@@ -39,9 +42,19 @@ def _five(broker: Broker) -> None:
     broker.publish_many(QUEUE, FIVE)
 
 
+def _ids_of_five(broker: Broker) -> list[str]:
+    _five(broker)
+    return [item.message.id for item in admin.items(broker.queue(QUEUE))]
+
+
 def _held(broker: Broker) -> list[Message]:
     _five(broker)
     return broker.consume(QUEUE, n=5)
+
+
+def _held_to_keep(broker: Broker) -> list[Message]:
+    keep_done(broker)
+    return _held(broker)
 
 
 def _one_held(broker: Broker) -> list[Message]:
@@ -68,10 +81,23 @@ def _half_divided(broker: Broker) -> None:
     os.link(paths.in_leased(whole), paths.in_leased(lease.part(1, 3)))
 
 
+def _dead(broker: Broker) -> None:
+    broker.nack(_held(broker), requeue=False)
+
+
+def _purge(broker: Broker, pattern: str) -> list[str]:
+    queue = broker.queue(QUEUE)
+    return steering.purge(queue, steering.purgeable(queue, Criteria.of(match=pattern)))
+
+
 OPERATIONS = {
     "publish": Operation(_five, lambda b, _: b.publish(QUEUE, "new"), new=["new"]),
     "publish to a new priority": Operation(_five, lambda b, _: b.publish(QUEUE, "new", priority=3), new=["new"]),
     "publish, durable": Operation(_five, lambda b, _: b.publish(QUEUE, "new", durable=True), new=["new"]),
+    "publish to a new group": Operation(_five, lambda b, _: b.publish(QUEUE, "new", group="g"), new=["new"]),
+    "publish_many to a new group": Operation(
+        _five, lambda b, _: b.publish_many(QUEUE, ["n0", "n1"], group="g"), new=["n0", "n1"]
+    ),
     "publish_many": Operation(_five, lambda b, _: b.publish_many(QUEUE, ["n0", "n1"]), new=["n0", "n1"]),
     "take one": Operation(_five, lambda b, _: b.consume(QUEUE), taken=["m0"]),
     "take three": Operation(_five, lambda b, _: b.consume(QUEUE, n=3), taken=FIVE[:3]),
@@ -81,6 +107,8 @@ OPERATIONS = {
     "ack the front": Operation(_held, lambda b, held: b.ack(held[0]), settled=["m0"]),
     "ack the middle": Operation(_held, lambda b, held: b.ack(held[2]), settled=["m2"]),
     "ack two apart": Operation(_held, lambda b, held: b.ack([held[1], held[3]]), settled=["m1", "m3"]),
+    "ack all, kept": Operation(_held_to_keep, lambda b, held: b.ack(held), settled=FIVE),
+    "ack the middle, kept": Operation(_held_to_keep, lambda b, held: b.ack(held[2]), settled=["m2"]),
     "nack all": Operation(_held, lambda b, held: b.nack(held)),
     "nack the middle": Operation(_held, lambda b, held: b.nack(held[2])),
     "nack two apart": Operation(_held, lambda b, held: b.nack([held[1], held[3]])),
@@ -88,6 +116,19 @@ OPERATIONS = {
     "release": Operation(_held, lambda b, held: b.release(held)),
     "release with a delay": Operation(_held, lambda b, held: b.release(held[1], delay=3)),
     "extend": Operation(_held, lambda b, held: b.extend(held, lease=900), taken=FIVE),
+    "cancel what waits": Operation(_ids_of_five, lambda b, ids: b.cancel(QUEUE, ids[2]), settled=["m2"]),
+    "cancel what is leased": Operation(_held, lambda b, held: b.cancel(QUEUE, held[2].id), settled=["m2"]),
+    "retry dead letters": Operation(_dead, lambda b, _: b.retry(QUEUE, Criteria.of(all=True))),
+    "retry some of an entry": Operation(
+        _dead, lambda b, _: b.retry(QUEUE, Criteria.of(match="m[13]")), dead=["m0", "m2", "m4"]
+    ),
+    "purge dead letters": Operation(_dead, lambda b, _: _purge(b, "m"), settled=FIVE),
+    "purge some of an entry": Operation(
+        _dead, lambda b, _: _purge(b, "m2"), settled=["m2"], dead=["m0", "m1", "m3", "m4"]
+    ),
+    "cancel some of what waits": Operation(
+        _five, lambda b, _: b.cancel_chosen(QUEUE, Criteria.of(match="m[13]")), settled=["m1", "m3"]
+    ),
     "sweep": Operation(_orphaned, lambda b, _: b.queue(QUEUE).sweep()),
     "sweep half a division": Operation(_half_divided, lambda b, _: b.queue(QUEUE).sweep()),
 }
@@ -106,7 +147,8 @@ def new_broker(root: str, identity: Identity | None = None) -> Broker:
 
 
 def changing_calls(operation: Operation, root: str) -> list[str]:
-    """The calls that change a name when the operation is done undisturbed, in order; "" for those that fail."""
+    """The calls that change a name when the operation is done undisturbed, in order; "" for those that fail, and
+    `CREATE_EMPTY` for files without content."""
     calls: list[str] = []
 
     def note(name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
@@ -114,7 +156,7 @@ def changing_calls(operation: Operation, root: str) -> list[str]:
             return call()
         calls.append("")
         answer = call()
-        calls[-1] = name
+        calls[-1] = CREATE_EMPTY if name == "create_open" and not args[1] else name
         return answer
 
     with new_broker(root) as broker:

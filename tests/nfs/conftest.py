@@ -20,6 +20,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield it
 
 
+#: Whether the test before failed, or hung.
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    if outcome.get_result().failed:
+        item.session.stash[_FAILED] = True
+
+
+@pytest.fixture(autouse=True)
+def as_new(site: Site, request: pytest.FixtureRequest) -> None:
+    """What a test leaves that failed, a cut in the network or commands that hang, is not for the next one. Nor is a
+    guest whose kernel hung."""
+    stash = request.session.stash
+    guests = (site.server, *site.clients)
+    if stash.get(_FAILED, False) or not all(guest.is_up() and guest.answers() for guest in guests):
+        site.renew()
+        stash[_FAILED] = False
+
+
 @pytest.fixture(scope="session")
 def volume(site: Site) -> str:
     """Where each client has GlusterFS."""

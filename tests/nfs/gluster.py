@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guests import Guest, Run, Site
+from guests import Site
 
 MOUNT = "/gl"
 #: Two replicas, as sites have; both on one host, which `force` allows.
@@ -24,14 +24,10 @@ mount -t glusterfs bricks:/v {MOUNT} || {{ tail -5 /var/log/glusterfs/*.log; exi
 
 
 def serve(site: Site) -> None:
-    """Start a volume and mount it in the site's clients."""
+    """Start a volume and mount it in the site's clients, now and whenever they boot."""
     site.boot(site.bricks)
     site.bricks.check("bash", "-ec", _SERVE)
-    for mounting in [mount(client) for client in site.clients]:
+    for mounting in [client.start("bash", "-ec", _MOUNT) for client in site.clients]:
         done = mounting.wait()
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def mount(client: Guest) -> Run:
-    """Start to mount the volume in a client."""
-    return client.start("bash", "-ec", _MOUNT)
+    site.mounts += _MOUNT

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ BRICKS = "bricks"
 _SERVERS = {SERVER: 1, BRICKS: 10}
 #: Memory of each, taken only as it is used. GlusterFS wants most of it.
 MEMORY = "768M"
-_BOOT_SECONDS = 60.0
+_BOOT_SECONDS, _ANSWER_SECONDS = 60.0, 30.0
 _POLL = 0.02
 #: Of the server's disks: what all share, and one that is soon full and has quotas.
 _DISK, _SMALL_DISK = 4 << 30, 48 << 20
@@ -49,6 +50,17 @@ def why_not() -> str | None:
         return "guests need root"
     missing = [command for command in ("apt-get", "dpkg-deb", "gcc", "mkfs.ext4") if not shutil.which(command)]
     return f"not installed: {', '.join(missing)}: guests are made of Debian's packages" if missing else None
+
+
+class Hangs(subprocess.TimeoutExpired):
+    """A command took too long; the end of its text tells what its guest's kernel says."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n{self.stderr}"
+
+
+class GuestHangs(Exception):
+    """A guest does not even run `true`: nothing that ran in it is to blame."""
 
 
 class Run:
@@ -77,13 +89,17 @@ class Run:
         return self._file("code").exists()
 
     def wait(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Its result. Raises TimeoutExpired, and RuntimeError when its guest has died."""
+        """Its result. Raises `Hangs`, `GuestHangs`, and RuntimeError when its guest has died."""
         until = time.monotonic() + timeout
         while not self.has_ended():
             if not self._guest.is_up():
                 raise RuntimeError(f"{self._guest.name} died under {shlex.join(self._argv)}")
             if time.monotonic() > until:
-                raise subprocess.TimeoutExpired(self._argv, timeout, self.output(), self._errors())
+                begun = self._file("pid").exists()
+                why = f"{'still running' if begun else 'never begun'} in {self._guest.name}: {self._guest.blocked()}"
+                if not self._guest.answers():
+                    raise GuestHangs(why)
+                raise Hangs(self._argv, timeout, self.output(), f"{self._errors()}\n{why}")
             time.sleep(_POLL)
         code = int(self._file("code").read_text())
         return subprocess.CompletedProcess(self._argv, code, self.output(), self._errors())
@@ -156,6 +172,32 @@ class Guest:
 
     def is_up(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether it runs commands still."""
+        probe, until = self.start("true"), time.monotonic() + _ANSWER_SECONDS
+        while not probe.has_ended() and self.is_up() and time.monotonic() < until:
+            time.sleep(_POLL)
+        return probe.has_ended()
+
+    def blocked(self) -> str:
+        """What its kernel says of the processes that hang in it, through its management console."""
+        said = b""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.settimeout(5)
+            line.bind("")
+            try:
+                line.connect(f"{self.home}/{self.name}/mconsole")
+                for order in (b"sysrq 8", b"sysrq w"):  # all that is said is to be heard
+                    line.send(struct.pack("<III512s", 0xCAFEBABE, 2, len(order), order))
+                    more = True
+                    while more:
+                        answer = line.recv(1 << 16)
+                        _, more, length = struct.unpack_from("<III", answer)
+                        said += answer[12 : 12 + length].rstrip(b"\0")
+            except OSError as error:
+                said += f" (its kernel does not answer: {error})".encode()
+        return said.decode(errors="replace")
 
     def cut_power(self) -> None:
         """Gone, without a word to anybody and nothing written that was not written yet."""
@@ -234,6 +276,8 @@ class Site:
         self.server = Guest(SERVER, home, "disk", "small-disk")
         self.clients = [Guest(f"c{number}", home) for number in range(1, clients + 1)]
         self.bricks = Guest(BRICKS, home, "brick")
+        #: What each client mounts when it boots, as a script.
+        self.mounts = _MOUNT
         self._format("disk", _DISK, "-N", "1000000", "-E", "lazy_itable_init=1")
         self._format("small-disk", _SMALL_DISK, "-O", "quota")
         self._format("brick", _DISK, "-N", "1000000", "-E", "lazy_itable_init=1")
@@ -245,7 +289,7 @@ class Site:
         subprocess.run(["mkfs.ext4", "-q", *options, self.home / name], check=True)
 
     def boot(self, *guests: Guest, skew: float = 0) -> None:
-        """Start these, at the same time, and mount what the server exports."""
+        """Start these, at the same time, and mount what they share in those that are clients."""
         for guest in guests:
             guest.boot(skew)
         for guest in guests:
@@ -256,8 +300,16 @@ class Site:
             assert done.returncode == 0, done.stderr
 
     def mount_all(self, client: Guest) -> Run:
-        """Start to mount the exports in a client."""
-        return client.start("bash", "-ec", _MOUNT)
+        """Start to mount everything in a client."""
+        return client.start("bash", "-ec", self.mounts)
+
+    def renew(self) -> None:
+        """The server, its clients and the network as after a first boot, but for what is on disks: nothing is left
+        running, hanging or cut. The bricks, whose volume would be gone, go on."""
+        for guest in (self.server, *self.clients):
+            guest.cut_power()
+        self.network.heal()
+        self.boot(self.server, *self.clients)
 
     def python(self, client: Guest, program: str, *arguments: object, **variables: str) -> Run:
         """Start a program of `programs/` in a client."""

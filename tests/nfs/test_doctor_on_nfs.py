@@ -103,7 +103,7 @@ def test_a_root_on_nfs_records_what_it_is_on(site: Site) -> None:
     client = site.clients[0]
     root = directory(site, "/nfs3") + "/root"
     done = site.command(client, "create", "-f", root, "q").wait()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"ddmq-hpc: made the root {root}\n")
     kept = json.loads(client.check("cat", f"{root}/ddmq-checkup.json"))
     assert kept["filesystem"] == "nfs" and kept["verdict"] != "failure"
     seen = site.command(client, "doctor", "--json", root.replace("/nfs3", "/nfs4")).wait()

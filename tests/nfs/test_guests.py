@@ -39,3 +39,14 @@ def test_a_server_comes_back_with_what_it_was_told_to_keep(site: Site) -> None:
     reading = client.start("cat", "/nfs4/kept", "/nfs4/kept")
     site.boot(site.server)
     assert reading.wait().stdout == "kept\nkept\n"
+
+
+@pytest.mark.timeout(120)
+def test_what_a_failed_test_leaves_is_gone_when_the_site_is_renewed(site: Site) -> None:
+    one = site.clients[0]
+    site.network.cut(site.server, one)
+    hanging = one.start("touch", "/nfs3/unanswered")
+    time.sleep(1)
+    assert not hanging.has_ended()
+    site.renew()
+    assert {client.run("touch", "/nfs3/answered", "/nfs4/answered").returncode for client in site.clients} == {0}

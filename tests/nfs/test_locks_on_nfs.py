@@ -25,6 +25,7 @@ def overlaps(lines: list[str]) -> list[str]:
     return wrong
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mount", ["nfs3", "nfs4"])
 def test_twelve_contenders_exclude_each_other_and_take_turns(site: Site, mount: str) -> None:
     top = f"/{mount}/locks-{mount}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from guests import Run, Site
 
-pytestmark = pytest.mark.nfs
+pytestmark = [pytest.mark.nfs, pytest.mark.alone]
 
 #: How much faster all are together than one alone, at least, and the lost races a message, at most.
 FASTER, LOST_RACES = 1.5, 0.3

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from guests import PROJECT, Guest, Site
-from truth import OPERATIONS, changing_calls, check_whereabouts
+from truth import CREATE_EMPTY, OPERATIONS, changing_calls, check_whereabouts
 
 #: Where clients have the server's /export, by the version of NFS.
 MOUNTS = {3: "/nfs3", 4: "/nfs4"}
@@ -27,6 +27,8 @@ _PROCEDURES_3 = {"create_open": 8, "mkdir": 9, "unlink": 12, "rmdir": 13, "renam
 _OPERATIONS_4 = {"create_open": 18, "mkdir": 6, "unlink": 28, "rmdir": 28, "rename": 29, "link": 11, "write": 38}
 _A_DIRECTORY = b"\0\0\0\2"
 _NFS_3 = (100003).to_bytes(4, "big") + (3).to_bytes(4, "big")
+#: What is tried of a call that an operation does, where that is not just the call.
+_KINDS = {"create_open": ("create_open", "write"), CREATE_EMPTY: ("create_open",), "": ()}
 #: What the server's state tells of a call once it was executed.
 _EXECUTED = {
     "rename": "-e {1}",
@@ -61,7 +63,7 @@ def trials_of(operations: Iterable[str], scratch: Path) -> list[Trial]:
     versions: defaultdict[str, Iterator[int]] = defaultdict(lambda: cycle(MOUNTS))
     for number, name in enumerate(operations):
         for at, call in enumerate(changing_calls(OPERATIONS[name], str(scratch / str(number))), 1):
-            for kind in ("create_open", "write") if call == "create_open" else (call,) if call else ():
+            for kind in _KINDS.get(call, (call,)):
                 found.append(Trial(name, at, kind, next(versions[kind])))
     return found
 

@@ -191,7 +191,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     top = SCRIPTS.parent
     source = home / "source"
     source.mkdir()
-    for name in ("ddmq_hpc", "slurm", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("ddmq_hpc", "docs", "slurm", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (top / name).is_dir() else shutil.copy
         copy(top / name, source / name)
     subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(home / "venv")], check=True)

@@ -123,7 +123,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
         (message,) = queue.take()
         queue.extend([message])
         queue.release([message])
-    (root / "ddmq.yaml").write_text("trusted_users: [root]\ntrusted_group: root\n")
+    (root / "ddmq.yaml").write_text("layout: 1\ntrusted_users: [root]\ntrusted_group: root\n")
     root.chmod(0o775)
     for shell in (False, True):
         trust.Trust(Broker(root).queue("q"), shell, ["root"]).check_place()
@@ -214,6 +214,12 @@ def shared(place: Place) -> None:
     place.give(place.pack(), ALICE)
 
 
+def opened(place: Place) -> None:
+    """A queue that I share with a group by its mode alone, with a message of alice."""
+    place.open_to(SHARED)
+    place.give(place.pack(), ALICE)
+
+
 #: name: (what is changed, what is said; nothing when it is trusted)
 RULES: dict[str, tuple[Callable[[Place], None], str]] = {
     "as made": (nothing, ""),
@@ -276,7 +282,7 @@ RULES: dict[str, tuple[Callable[[Place], None], str]] = {
     # whom the settings name
     "a named user's pack": (both(lambda place: place.settings("trusted_users: [bin]"), own(pack, MALLORY)), ""),
     "named in the root's settings": (
-        both(lambda place: place.settings("trusted_users: [bin]", place.root), own(pack, MALLORY)),
+        both(lambda place: place.settings("layout: 1\ntrusted_users: [bin]", place.root), own(pack, MALLORY)),
         "",
     ),
     "another user than the named one": (
@@ -310,6 +316,26 @@ RULES: dict[str, tuple[Callable[[Place], None], str]] = {
         both(shared, own(settings, ALICE)),
         "ddmq.yaml belongs to user sync",
     ),
+    "a queue that I share": (opened, ""),
+    "no member's pack in a queue that I share": (both(opened, own(pack, MALLORY)), "belongs to user bin"),
+    "another group in a queue that I share": (
+        both(opened, mode(ready, 0o2770, UNKNOWN)),
+        "ready can be written by group 54321",
+    ),
+    "a queue that a group can write, not shared": (
+        both(opened, mode(queue, 0o770)),
+        "q can be written by group nogroup",
+    ),
+    "a queue that root shares": (both(opened, own(queue, "root"), mode(queue, 0o2775, SHARED)), ""),
+    "a queue that somebody shares": (
+        both(opened, own(queue, MALLORY), mode(queue, 0o2775, SHARED)),
+        "q belongs to user bin",
+    ),
+    "a queue that a member shares": (
+        both(opened, own(queue, ALICE), mode(queue, 0o2775, SHARED)),
+        "q belongs to user sync",
+    ),
+    "a member's settings in a queue that I share": (both(opened, own(settings, ALICE)), ""),
     "no member's pack": (both(shared, own(pack, MALLORY)), "belongs to user bin"),
     "another group than the named one": (both(shared, mode(ready, 0o2770, UNKNOWN)), "ready can be written by group"),
 }
@@ -335,6 +361,7 @@ SHELL_RULES: dict[str, tuple[Callable[[Place], None], str]] = {
     "root's pack": (own(pack, "root"), "belongs to user root"),
     "a named user's pack": (RULES["a named user's pack"][0], ""),
     "a named group": (shared, "q can be written by group nogroup; chmod g-w .*--shell trusts no group"),
+    "a queue that I share": (opened, "q can be written by group nogroup; .*--shell trusts no group"),
     "a closed queue with a member's pack": (both(shared, mode(queue, 0o700)), "belongs to user sync"),
     "a place of my private group": (both(mode(queue, 0o775), mode(ready, 0o775)), ""),
 }
@@ -370,6 +397,14 @@ def test_settings_of_a_user_of_the_command_line_name_others(place: Place) -> Non
     place.give(place.queue / "ddmq.yaml", MALLORY)
     place.give(place.pack(), ALICE)
     assert "ddmq.yaml belongs to user bin" in place.judged()
+    assert place.judged(MALLORY) == ""
+
+
+def test_a_queue_that_a_user_of_the_command_line_shares(place: Place) -> None:
+    opened(place)
+    place.give(place.queue, MALLORY)
+    os.chown(place.queue, -1, SHARED)
+    place.queue.chmod(0o2775)
     assert place.judged(MALLORY) == ""
 
 

@@ -178,7 +178,7 @@ def test_messages_that_others_fail_with_too_are_bad_themselves(site: Site) -> No
 
 def test_never_the_last_worker(site: Site) -> None:
     breaker = finished_elsewhere(site)
-    site.registered[GOOD].remove()
+    site.registered[GOOD].end()
     assert breaker.verdict() is None and breaker.pause() == 1  # slowly, for a person to see
     site.later()
     site.worker(GOOD)
@@ -220,7 +220,7 @@ def test_one_worker_a_minute(site: Site) -> None:
                 ended.append(now)
         for registration in site.registered.values():
             registration.beat(registration._info)
-            registration._write(b"%s" % registration._info.line())
+            registration._write(registration._info)
         site.later(7)
     assert len(ended) == 3
     assert min(b - a for a, b in zip(ended, ended[1:])) >= 60

@@ -18,7 +18,7 @@ PRIORITIES = st.integers(0, names.MAX_PRIORITY)
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     first = draw(st.integers(0, 1000))
-    stop = draw(st.integers(first + 1, 2000))
+    stop = draw(st.integers(first + 1, names.MAX_PACK))
     return Entry(draw(PACKS), first, stop, draw(st.integers(0, 10**8)), draw(st.integers(0, 10**8)))
 
 
@@ -111,3 +111,13 @@ def test_paths_stay_below_the_queue() -> None:
     assert paths.in_ready(5, entry).startswith("/root/q/ready/5/")
     assert paths.in_keys("../../etc/passwd").startswith("/root/q/keys/")
     assert ".." not in paths.in_keys("../../etc/passwd")
+
+
+def test_files_of_the_journal_tell_what_they_are() -> None:
+    plain, packed = names.journal_name("node1.x", "0123abcd", 1000, 20783), names.PackedJournal(1, 10**14, "abcdefgh")
+    retired = names.retired_journal_name(plain, "abcdefgh")
+    assert [names.is_journal(name) for name in (plain, retired, packed.name)] == [True, False, False]
+    assert [names.retired_from(name) for name in (plain, retired, packed.name)] == [None, plain, None]
+    assert [names.parse_packed_journal(name) for name in (plain, retired, packed.name)] == [None, None, packed]
+    assert [names.journal_day(name) for name in (plain, retired, packed.name, "x.jsonl")] == [20783, None, None, None]
+    assert sorted([packed.name, names.PackedJournal(2, 3, "aaaaaaaa").name])[0] == packed.name

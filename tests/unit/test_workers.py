@@ -61,7 +61,7 @@ def test_a_worker_is_listed_from_start_to_end(queue: Queue) -> None:
     assert replace(found, seen=0.0, user="", command=info.command, queues=info.queues) == info
     assert (found.alive, found.pid, found.host, found.kernel) == ("yes", os.getpid(), host(), kernel())
     assert abs(found.seen - queue.fs.time()) < 5 and list(found.command) == ["run", "{}"]
-    registration.remove()
+    registration.end()
     assert list_workers(queue) == [] and os.listdir(queue.paths.workers) == []
     assert os.listdir(queue.paths.tmp) == []
 
@@ -98,7 +98,7 @@ def test_a_queue_that_is_gone(queue: Queue, tmp_path: Path) -> None:
     Broker(tmp_path / "root").delete_queue("q")
     later(queue, 61)
     assert registration.beat(replace(info, done=5)) is None
-    registration.remove()
+    registration.end()
     with pytest.raises(QueueNotFound):
         registration.start()
 

@@ -218,6 +218,13 @@ def test_a_task_that_takes_too_long_has_failed(bench: Bench) -> None:
     assert "1 attempt failed" in said
 
 
+def test_a_task_that_is_done_when_it_is_told_that_its_time_is_over_is_done(bench: Bench) -> None:
+    bench.broker.publish("tasks", "x")
+    bench.work("--timeout", "1s", "--", "sh", "-c", "trap 'exit 0' TERM; sleep 60 & wait")
+    [record] = of_journal(bench.records(), "acked")
+    assert "error" not in record
+
+
 def test_no_task_is_begun_that_cannot_be_finished(bench: Bench) -> None:
     bench.broker.publish("tasks", "long", time_request="30m")
     bench.broker.publish("tasks", "longer than any", time_request="9h")

@@ -14,12 +14,14 @@ from worker_tools import Bench, of_journal, wait_for
 
 from ddmq_hpc import Worker, WorkerOptions
 from ddmq_hpc.batch import start_delay
-from ddmq_hpc.beats import renew
+from ddmq_hpc.beats import LOOK_EVERY, Beats, how_lost
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.feed import Appetite, Feed
 from ddmq_hpc.fs import Calls, Filesystem
+from ddmq_hpc.handlers import handler_of
 from ddmq_hpc.idle import Watch
 from ddmq_hpc.messages import Message
+from ddmq_hpc.room import Room
 from ddmq_hpc.usage import OomCounter
 from ddmq_hpc.window import Pace, Window
 
@@ -89,10 +91,10 @@ def test_heartbeats_survive_faults_of_the_file_system(bench: Bench, fault: int, 
     broker.fs.fault, broker.fs.executed = fault, executed
     end = time.monotonic() + 0.3
     while time.monotonic() < end:
-        assert renew(queue, [message]) == []
+        assert Beats(queue).renew([message]) == []
         time.sleep(0.02)
     broker.fs.fault = None
-    assert renew(queue, [message]) == []
+    assert Beats(queue).renew([message]) == []
     assert (message.deadline or 0) > queue.fs.now(queue.paths.tmp)
     queue.ack([message])
 
@@ -104,8 +106,83 @@ def test_a_heartbeat_touches_no_file_until_a_third_of_the_lease_is_over(bench: B
     [message] = queue.take(duration=600)
     calls.count.clear()
     for _ in range(1000):
-        assert renew(queue, [message]) == []
+        assert Beats(queue).renew([message]) == []
     assert not calls.count
+
+
+def test_whether_leases_are_still_there_is_looked_by_one_listing_in_a_while(bench: Bench) -> None:
+    calls = _counting(bench)
+    calls.broker.publish_many("tasks", range(200))
+    queue = calls.broker.queue("tasks")
+    held = [message for _ in range(20) for message in queue.take(5, duration=36000)]
+    beats = Beats(queue)
+    calls.count.clear()
+    calls.advance(LOOK_EVERY - 1)
+    assert beats.renew(held) == [] and not calls.count
+    calls.advance(2)
+    for _ in range(100):
+        assert beats.renew(held) == []
+    assert calls.count == {"listdir": 1}
+    other = Broker(bench.root)
+    other.cancel("tasks", held[7].id)
+    assert beats.renew(held) == [], "until it is time to look again"
+    calls.advance(LOOK_EVERY + 1)
+    assert {message.id for message in beats.renew(held)} == {message.id for message in held[5:10]}
+    assert [how_lost(queue, message) for message in held[6:9]] == ["lost", "cancelled", "lost"]
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_lease_that_a_listing_leaves_out_is_not_lost(bench: Bench, network: bool) -> None:
+    """On NFS a listing may be incomplete; and a task may extend its own lease, which gives it another name."""
+
+    class Incomplete(Filesystem):
+        hide = False
+
+        def listdir(self, path: str) -> list[str]:
+            return [] if self.hide and path.endswith("/leased") else super().listdir(path)
+
+    broker = Broker(bench.root, filesystem=lambda root: Incomplete(root, network))
+    broker.publish_many("tasks", range(2))
+    queue = broker.queue("tasks")
+    hidden, extended = (queue.take(duration=36000)[0] for _ in range(2))
+    Broker(bench.root).extend([extended.receipt or ""])
+    ahead = time.monotonic() + LOOK_EVERY + 1
+    beats = Beats(queue)
+    assert isinstance(broker.fs, Incomplete)
+    broker.fs.monotonic = lambda: ahead  # type: ignore[method-assign]
+    broker.fs.now = lambda directory: time.time() + LOOK_EVERY + 1  # type: ignore[method-assign]
+    broker.fs.hide = True
+    assert beats.renew([hidden]) == []
+    broker.fs.hide = False
+    beats = Beats(queue)
+    broker.fs.monotonic = lambda: ahead + LOOK_EVERY + 1  # type: ignore[method-assign]
+    assert beats.renew([hidden, extended]) == []
+    queue.ack([hidden, extended])
+
+
+def test_a_task_that_is_cancelled_is_ended_and_told_of_as_that(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddmq_hpc.beats.LOOK_EVERY", 0.2)
+    ids = [bench.broker.publish("tasks", number).id for number in range(2)]
+    begun = threading.Event()
+
+    def handler(message: Message) -> None:
+        begun.set()
+        if message.id == ids[0]:
+            wait_for(lambda: worker.report.cancelled or stopped.is_set(), "the end")
+
+    stopped = threading.Event()
+    handled = handler_of(handler)
+    handled.signal = lambda task, number: stopped.set()  # type: ignore[method-assign]
+    worker = Worker(bench.broker, "tasks", handled, WorkerOptions(appetite=Appetite(lease=36000)))
+    running = threading.Thread(target=worker.run)
+    running.start()
+    begun.wait(10)
+    Broker(bench.root).cancel("tasks", ids[0])
+    running.join(20)
+    assert not running.is_alive()
+    assert stopped.is_set()
+    assert (worker.report.done, worker.report.lost, worker.report.cancelled) == (1, 0, 1)
+    assert "1 done, 1 cancelled in " in str(worker.report)
 
 
 class _Counting:
@@ -202,13 +279,13 @@ def test_an_idle_worker_notices(bench: Bench, how: str) -> None:
 
 
 def _feed(bench: Bench, **wants: Any) -> Feed:
-    return Feed([bench.broker.queue("tasks")], Appetite(**wants), Window(), Pace())
+    return Feed([bench.broker.queue("tasks")], Appetite(**wants), Window(), Pace(), Room(100))
 
 
 def test_messages_are_taken_ahead_by_the_pace_of_tasks(bench: Bench) -> None:
     bench.broker.publish_many("tasks", range(1000))
     pace = Pace()
-    feed = Feed([bench.broker.queue("tasks")], Appetite(), Window(), pace)
+    feed = Feed([bench.broker.queue("tasks")], Appetite(), Window(), pace, Room(100))
     assert feed.next()
     assert feed.ahead() == []  # nothing is known yet
     for _ in range(3):
@@ -242,12 +319,27 @@ def test_a_message_taken_ahead_and_lost_is_not_handed_out(bench: Bench) -> None:
     assert found[1] is not waiting
 
 
-def test_a_paused_queue_ends_a_worker_that_does_not_wait(bench: Bench) -> None:
+@pytest.mark.parametrize("until", ["empty", "drained"])
+def test_a_worker_waits_while_a_queue_is_paused_and_goes_on_when_it_is_not(bench: Bench, until: str) -> None:
     bench.broker.publish("tasks", "x")
-    bench.settings("paused: true\n")
-    report = Worker(Broker(bench.root), "tasks", print).run()
-    assert report.reason == "the queue is paused"
+    bench.broker.pause("tasks", "the licence server is down")
+    told: list[str] = []
+    client = Broker(bench.root)
+    worker = Worker(client, "tasks", lambda message: None, WorkerOptions(appetite=Appetite(until=until)))
+    worker.tell = told.append
+    running = threading.Thread(target=worker.run)
+    running.start()
+    wait_for(lambda: bool(told), "the worker to see that the queue is paused")
+    assert "the licence server is down" in told[0]
     assert bench.counts() == {"ready": 1}
+    client.resume("tasks")
+    running.join(30)
+    assert (worker.report.done, len(told)) == (1, 1)
+
+
+def test_a_worker_does_not_wait_for_a_paused_queue_that_is_empty(bench: Bench) -> None:
+    bench.broker.pause("tasks")
+    assert Worker(Broker(bench.root), "tasks", print).run().reason == "nothing is ready"
 
 
 def test_a_worker_that_is_soon_done_does_not_ask_when_its_job_ends() -> None:

@@ -13,7 +13,7 @@ import pytest
 from engine_tools import Watched
 from worker_tools import Bench, of_journal, wait_for
 
-from ddmq_hpc import Worker, WorkerOptions, idle
+from ddmq_hpc import Worker, WorkerOptions, batch, idle, workers
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import StorageError
 from ddmq_hpc.feed import Appetite
@@ -131,3 +131,18 @@ def test_a_worker_that_waits_for_a_fault_to_pass_can_be_stopped(bench: Bench, sw
     running.join(10)
     assert not running.is_alive()
     assert bench.counts() == {"ready": 1}
+
+
+def test_a_worker_that_cannot_be_listed_yet_works_all_the_same(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, refused = workers._place, []
+
+    def full_at_first(*arguments: Any) -> None:
+        if not refused:
+            refused.append(arguments)
+            raise OSError(errno.ENOSPC, "full")
+        place(*arguments)
+
+    monkeypatch.setattr(workers, "_place", full_at_first)
+    bench.broker.publish("tasks", 1)
+    report = batch.work(bench.broker, ["tasks"], batch.Job(["true"]), WorkerOptions(), lambda text: None)
+    assert refused and report.done == 1

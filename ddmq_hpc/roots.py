@@ -1,0 +1,195 @@
+"""Roots and queues as directories: made, and given their settings."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from stat import S_IMODE, S_IRGRP, S_IROTH, S_IXGRP, S_IXOTH
+from typing import TYPE_CHECKING, Any, Callable
+
+from ddmq_hpc import settings as _settings
+from ddmq_hpc.errors import LegacyQueue, SettingsError, UnfitDirectory, UsageError, storage_error
+from ddmq_hpc.fs import NO_LINKS, Filesystem
+from ddmq_hpc.identity import group_name, token
+from ddmq_hpc.names import DIRECTORIES, LAYOUT_KEY, LEGACY_WORK, SETTINGS, QueuePaths, is_queue_name
+from ddmq_hpc.sharing import Sharing
+
+if TYPE_CHECKING:
+    from ddmq_hpc.doctor import Report
+
+#: Whom settings trust counts only if nobody else can write them, whatever the umask.
+_SETTINGS_MODE = 0o644
+
+
+def make_root(
+    root: str,
+    filesystem: Callable[[str], Filesystem],
+    admission: Callable[[Report], None] | None = None,
+    sharing: Sharing | None = None,
+) -> Report:
+    """Make a root, unless `admission` refuses: what was found about its file system. A directory that was there keeps
+    its mode, a new one is shared as `sharing` says. Raises `UnfitDirectory`, `StorageError`."""
+    from ddmq_hpc import doctor
+    from ddmq_hpc.doctor import checkup
+
+    was_there = os.path.lexists(root)
+    try:
+        _make_directories(root)
+        fs = filesystem(root)
+        found = doctor.look(root, fs)
+        try:
+            (admission or checkup.admit)(found)
+        except UnfitDirectory:
+            if not was_there:
+                fs.remove_empty(root)
+            raise
+        if sharing and not was_there:
+            _share(fs, root, sharing)
+        fs = fs.below(root, root)
+        _write_root_settings(fs, root)
+        checkup.write(fs, root, found)
+    except OSError as error:
+        raise storage_error(error, f"create the root {root}") from error
+    return found
+
+
+def _write_root_settings(fs: Filesystem, root: str) -> None:
+    text = f"{LAYOUT_KEY}: {_settings.LAYOUT}\n\n{_settings.example()}"
+    path, settings = f"{root}/.settings-{token()}", f"{root}/{SETTINGS}"
+    fs.create(path, text.encode(), False, _SETTINGS_MODE)
+    try:
+        fs.link_new(path, settings)  # False: another client was first
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        fs.rename(path, settings)  # somebody wants a root even here
+    fs.drop(path)
+
+
+def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], sharing: Sharing | None = None) -> None:
+    """Make the directories of a queue that only its owner may enter, or those that `sharing` says, and its settings;
+    what is there stays. Raises `LegacyQueue`, OSError.
+
+    What a full disk or a kill leaves is no queue to anybody, since `ready` is made last; the next call completes it.
+    """
+    if not _make_directory(fs, paths.top, 0o700) and is_legacy(fs, paths):
+        raise LegacyQueue(paths.root, paths.queue)
+    if sharing:
+        _share(fs, paths.top, sharing)
+    fs = fs.below(paths.top, paths.tmp)
+    _make_directory(fs, paths.tmp)
+    if settings or not os.path.lexists(paths.settings):
+        _write_settings(fs, paths, settings)
+    for name in reversed(DIRECTORIES):
+        if not _make_directory(fs, f"{paths.top}/{name}") and sharing:
+            fs.grant_directory(f"{paths.top}/{name}", sharing.mode & 0o777)  # of one who died before that
+
+
+def _make_directory(fs: Filesystem, path: str, mode: int = 0o755) -> bool:
+    try:
+        fs.mkdir(path, mode) if fs.shared is None else fs.mkdir_granted(path, fs.shared & 0o777)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _share(fs: Filesystem, path: str, sharing: Sharing) -> None:
+    if sharing.group is not None:
+        fs.chgrp(path, sharing.group)
+    fs.chmod(path, sharing.mode)
+    found = fs.lstat(path)
+    if S_IMODE(found.st_mode) != sharing.mode:  # chmod(2) drops the setgid bit of a group that is not one's own
+        group = group_name(found.st_gid)
+        raise PermissionError(errno.EPERM, f"mode {sharing.mode:04o} cannot be set for group {group}", path)
+
+
+def check_shared(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
+    """Raise `UsageError` for a queue that is there and is not shared like that; OSError."""
+    found = fs.lstat(paths.top)
+    if S_IMODE(found.st_mode) != sharing.mode or sharing.group not in (None, found.st_gid):
+        is_now = f"is there already, mode {S_IMODE(found.st_mode):04o} of group {group_name(found.st_gid)}"
+        raise UsageError(f"queue {paths.queue!r} {is_now}: docs/shared.md says how to open it to others")
+
+
+def closed_to(root: str, group: int) -> str | None:
+    """What on the way to the queues of a root a group cannot enter, or the root's settings if it cannot read those;
+    None where all is open. Raises OSError."""
+    ways = [(path, S_IXGRP, S_IXOTH) for path in (*reversed(_parents(root)), root)]
+    for path, of_group, of_others in (*ways, (f"{root}/{SETTINGS}", S_IRGRP, S_IROTH)):
+        found = os.stat(path)
+        if not found.st_mode & (of_group if found.st_gid == group else of_others):
+            return path
+    return None
+
+
+def _parents(path: str) -> list[str]:
+    parent = os.path.dirname(path)
+    return [] if parent == path else [parent, *_parents(parent)]
+
+
+def _write_settings(fs: Filesystem, paths: QueuePaths, values: Mapping[str, Any]) -> None:
+    path = f"{paths.tmp}/settings-{token()}"
+    text = _settings.dump(values) + ("\n" if values else "") + _settings.example()
+    fs.create(path, text.encode(), False, _SETTINGS_MODE)
+    fs.rename(path, paths.settings)
+
+
+def change_settings(fs: Filesystem, paths: QueuePaths, changes: Mapping[str, Any]) -> None:
+    """Change settings in a queue's file, None for those that shall not stand in it any more; the rest of it stays as it
+    is. The new file takes the old one's place at once, or not at all.
+
+    Raises `SettingsError` for a file that is not plain enough, OSError; then nothing was changed.
+    """
+    from ddmq_hpc.editing import edited
+
+    try:
+        before, mode = fs.read(paths.settings, _settings.MOST_BYTES), fs.lstat(paths.settings).st_mode & 0o777
+    except FileNotFoundError:
+        before, mode = b"", _SETTINGS_MODE
+    try:
+        text = before.decode()
+    except UnicodeDecodeError:
+        raise SettingsError(paths.settings, "is not UTF-8, nothing was changed") from None
+    after = edited(text, paths.settings, changes)
+    if after == text:
+        return
+    aside = f"{paths.tmp}/settings-{token()}"
+    fs.create(aside, after.encode(), True, mode)
+    try:
+        fs.chmod(aside, mode)  # what the umask took away
+        fs.rename(aside, paths.settings)
+    finally:
+        fs.drop(aside)
+
+
+def is_legacy(fs: Filesystem, paths: QueuePaths) -> bool:
+    """Whether that is a queue of ddmq."""
+    return fs.is_there(f"{paths.top}/{LEGACY_WORK}") and not fs.is_there(paths.ready)
+
+
+def is_root(path: str) -> bool:
+    """Whether a directory is a root."""
+    return os.path.lexists(f"{path}/{SETTINGS}")
+
+
+def is_begun(fs: Filesystem, paths: QueuePaths) -> bool:
+    """Whether a queue was begun to be made: some of its directories are there."""
+    return not os.path.islink(paths.top) and not set(DIRECTORIES).isdisjoint(fs.directories(paths.top))
+
+
+def has_queue(root: str, name: str) -> bool:
+    """Whether a root has a queue of that name, as far as this user can see."""
+    return is_queue_name(name) and os.path.isdir(f"{root}/{name}")
+
+
+def _make_directories(path: str) -> None:
+    """A directory and those above it; others may write to none of those that are new, whatever the umask."""
+    if os.path.isdir(path):
+        return
+    _make_directories(os.path.dirname(path))
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
