@@ -81,7 +81,7 @@ class _Writer:
             self._options = replace(self._base, **checked) if checked else self._base
             self._encoder = LineEncoder(self._options, self._settings.max_message_bytes)
             self._own = own
-        line = self._encoder.line(body)
+        line = self._queue.signed(self._encoder.line(body), self._settings)
         if len(self._lines) >= self._most or (self._lines and self._size + len(line) > PACK_BYTES):
             self._flush()
             self._queue.accepting()

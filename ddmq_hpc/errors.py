@@ -57,6 +57,14 @@ class SettingsError(UsageError):
         super().__init__(f"{path}: {why}")
 
 
+class KeyFileError(UsageError):
+    """A file of keys that cannot be used, or none (then `path` is None) where messages must be signed."""
+
+    def __init__(self, path: str | None, why: str) -> None:
+        self.path = path
+        super().__init__(f"key file {path}: {why}" if path else f"no key file: {why}")
+
+
 class NothingThere(DdmqError):
     """No message is ready, or the wait ran out."""
 

@@ -31,12 +31,13 @@ def publish_once(queue: Queue, body: Any, options: Options, key: str, if_exists:
     if options.group:
         raise BadMessage("a message with a key cannot be of a group, which would not end before the key does")
     fs, paths = queue.fs, queue.paths
-    line = LineEncoder(options, queue.accepting().max_message_bytes).line(body)
+    settings = queue.accepting()
+    line = LineEncoder(options, settings.max_message_bytes).line(body)
     with queue.publish_lock:
         pack = queue.publisher.new_pack()
     ident = message_id(pack, 0)
     written, kept = paths.in_tmp(pack), paths.in_keys(key)
-    fs.create(written, _with_id(line, ident), True)
+    fs.create(written, queue.signed(_with_id(line, ident), settings), True)
     try:
         if not _link(queue, written, kept):
             first = _finish_first(queue, kept, options)

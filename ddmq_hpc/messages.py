@@ -344,6 +344,7 @@ def decode_line(line: bytes) -> tuple[Any, Options]:
     body = found.pop("message")
     _check_depth(body)
     found.pop("id", None)  # of a keyed message
+    found.pop("signature", None)  # for `signing`, which looks at the line itself
     _check_depth(found)
     return body, Options.checked(**found)
 

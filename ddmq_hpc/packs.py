@@ -35,9 +35,11 @@ class PackReader:
             self._last = (pack, lines)
         return lines
 
-    def read(self, path: str, entry: Entry) -> tuple[list[tuple[int, Any, Options]], dict[int, str]]:
-        """The readable messages of an entry, (index, body, options), and why each of the others is not. Raises
-        OSError."""
+    def read(
+        self, path: str, entry: Entry, doubt: Callable[[bytes], str | None] | None = None
+    ) -> tuple[list[tuple[int, Any, Options]], dict[int, str]]:
+        """The readable messages of an entry, (index, body, options), and why each of the others is not, or what `doubt`
+        says of its line. Raises OSError."""
         pack, lines = self._last
         if pack != entry.pack:
             lines = self._read(path, entry.pack)
@@ -47,6 +49,9 @@ class PackReader:
         for index in range(entry.first, entry.stop):
             if index >= whole:
                 bad[index] = "truncated"
+                continue
+            if doubt and (why := doubt(lines[index])):
+                bad[index] = why
                 continue
             try:
                 body, options = decode_line(lines[index])

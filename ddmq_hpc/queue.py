@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ddmq_hpc.errors import (
     DdmqError,
@@ -40,6 +40,9 @@ from ddmq_hpc.settling import Held
 from ddmq_hpc.sweeping import Sweeper, Swept
 from ddmq_hpc.taking import Taker
 
+if TYPE_CHECKING:
+    from ddmq_hpc.signing import Signer  # loads what it computes with
+
 #: How often a client looks again before it says that a queue is empty while others move its messages about, the waits
 #: between (seconds), and the age from which a directory's time of change is sure to tell of every change.
 _LOOKS, _FIRST_WAIT, _LONGEST_WAIT, _QUIET = 40, 0.004, 0.05, 0.02
@@ -64,6 +67,7 @@ class Queue:
         #: Asked to bring messages back when nothing is ready and other batch jobs hold some.
         self.idle_hook: Callable[[Queue], Swept | None] | None = None
         self._settings = settings
+        self._signer: Signer | None = None
 
     @property
     def settings(self) -> Settings:
@@ -76,7 +80,7 @@ class Queue:
     ) -> Message:
         """Publish one message. Raises `BadMessage`, `QueueDraining`, `StorageError`; then it was not published."""
         settings = self.accepting()
-        line = LineEncoder(options, settings.max_message_bytes).line(body)
+        line = self.signed(LineEncoder(options, settings.max_message_bytes).line(body), settings)
         priority = settings.priority if options.priority is None else options.priority
         durable = settings.durable if durable is None else durable
         try:
@@ -87,6 +91,22 @@ class Queue:
         except OSError as error:
             raise self.trouble(error, f"publish to queue {self.name!r}") from error
         return Message(message_id(pack, 0), body, self.name, options, settings)
+
+    def signed(self, line: bytes, settings: Settings) -> bytes:
+        """A line of a pack as it is published. Raises `KeyFileError`."""
+        signer = self._signer_by(settings)
+        return signer.signed(line) if signer else line
+
+    def _signer_by(self, settings: Settings) -> Signer | None:
+        """What signs and judges messages, as settings say that were read a moment ago; None in most queues. Raises
+        `KeyFileError`."""
+        if settings.key_file is None and settings.sign is None:
+            return None
+        if self._signer is None or self._signer.settings is not settings:
+            from ddmq_hpc.signing import Signer
+
+            self._signer = Signer(self.name, settings)
+        return self._signer
 
     def accepting(self) -> Settings:
         """The settings of a queue that takes new messages. Raises `QueueDraining`."""
@@ -129,6 +149,17 @@ class Queue:
         self.sweeper.maybe(settings)
         if self.taker.stranded:
             self.taker.give_back()
+        if settings.sign:
+            self._signer_by(settings)  # without the key nothing is taken
+        while True:
+            leases, messages = self._take_once(count, duration, settings)
+            if messages or not leases:  # else all of it was damaged: it is out of the way now
+                return messages
+
+    def _take_once(
+        self, count: int, duration: float | None, settings: Settings
+    ) -> tuple[list[tuple[Lease, str]], list[Message]]:
+        """What was leased, and the messages that could be read of it."""
         milliseconds = int((settings.timeout if duration is None else duration) * 1000) or 1
         leases = self.taker.take(count, milliseconds)
         for _ in range(_LOOKS):
@@ -144,9 +175,7 @@ class Queue:
                 if not messages:
                     raise
                 break
-        if leases and not messages:
-            return self._take_now(count, duration, settings)  # all of it was damaged: it is out of the way now
-        return messages
+        return leases, messages
 
     def _looks_empty(self, settings: Settings) -> bool:
         """Whether nothing is ready and nothing is about to be put back. False: take again.
@@ -211,9 +240,10 @@ class Queue:
     def _open(self, lease: Lease, path: str, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""
         entry = lease.entry
+        doubt = signer.doubt if settings.sign and (signer := self._signer_by(settings)) else None
         held = Held(self, lease, path if entry.stop - entry.first == 1 else None)
         try:
-            good, bad = self.reader.read(path, lease.entry)
+            good, bad = self.reader.read(path, lease.entry, doubt)
         except OSError as error:
             if error.errno in GONE:
                 return []  # reclaimed already: the lease was over before it was read

@@ -104,6 +104,13 @@ def command_line(value: Any) -> str:
     return value
 
 
+def file_path(value: Any) -> str:
+    """A path that does not depend on where a client is started."""
+    if not isinstance(value, str) or not value.isprintable() or not value.startswith(("/", "~/")):
+        raise UsageError(f"{shown(value)} is no path that begins with / or ~/")
+    return value
+
+
 size = memory  # in the class below `memory` is a setting
 
 
@@ -193,6 +200,12 @@ class Settings:
     trusted_group: str | None = _setting(
         None, optional(account), "the group whose members are trusted alike, but not by `work --shell`"
     )
+    sign: str | None = _setting(
+        None, optional(one_of(("required",))), "required: messages without a good signature are taken by nobody"
+    )
+    key_file: str | None = _setting(
+        None, optional(file_path), "file with the keys that messages are signed with, the same for all who have it"
+    )
     journal_keep: float | None = _setting(
         None, optional(duration), "how long outcomes are kept, which are compressed after two days; null: for ever"
     )
@@ -216,6 +229,8 @@ class Settings:
 DEFAULTS = Settings()
 FIELDS = {f.name: f for f in fields(Settings)}
 #: What else may stand in a settings file: the layout's version, and what ddmq wrote there.
+#: Settings that the environment of a client overrides.
+ENVIRONMENT = {"DDMQ_HPC_SIGN": "sign", "DDMQ_HPC_KEY_FILE": "key_file"}
 _ALIASES = {"message_timeout": "timeout"}
 _IGNORED = {"cleaned"}
 
@@ -239,6 +254,11 @@ def apply(settings: Settings, values: Mapping[Any, Any], path: str) -> Settings:
     return replace(settings, **found) if found else settings
 
 
+def of_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a client demands itself, whatever who can write the files says in them."""
+    return {name: value for variable, name in ENVIRONMENT.items() if (value := environ.get(variable))}
+
+
 def check_layout(values: Mapping[Any, Any], path: str) -> None:
     """Raises `SettingsError` unless `values`, of the settings file `path` of a root, say that its layout is the one of
     this version."""
@@ -246,7 +266,9 @@ def check_layout(values: Mapping[Any, Any], path: str) -> None:
     if type(found) is int and found == LAYOUT:
         return
     if type(found) is int and found > LAYOUT:
-        raise SettingsError(path, f"layout {found} is newer than what this version reads ({LAYOUT}); update ddmq-hpc")
+        raise SettingsError(
+            path, f"layout {shown(found, 20)} is newer than what this version reads ({LAYOUT}); update ddmq-hpc"
+        )
     line = f"`{LAYOUT_KEY}: {LAYOUT}`"
     if LAYOUT_KEY in values:
         raise SettingsError(path, f"layout {shown(found, 20)} is none that this version reads; the line was {line}")
@@ -312,6 +334,8 @@ def _bounded_loader() -> Any:
     return Loader
 
 
+#: Words that are text to YAML, too.
+_PLAIN_WORDS = {*EXPIRY, "required"}
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "": None}
 
 
@@ -331,7 +355,7 @@ def _parse_plain(text: str) -> dict[str, Any] | None:
             found[key] = value[1:-1]
         elif value.isascii() and value.isdigit() and (value[0] != "0" or value == "0") and len(value) < 20:
             found[key] = int(value)
-        elif value in EXPIRY or (len(value) > 1 and value.isascii() and value[:-1].isdigit() and value[-1] in "smhdw"):
+        elif value in _PLAIN_WORDS or (value.isascii() and value[:-1].isdigit() and value[-1] in "smhdw"):
             found[key] = value
         else:
             return None

@@ -24,8 +24,9 @@ from ddmq_hpc.settling import runs_of
 
 #: Where messages can be, and where those that are not over.
 EVERYWHERE = (*STATES, "damaged")
-#: What can be made ready again: dead letters, and with `keep_done` finished messages.
-RETRYABLE = ("dead", "done")
+#: What can be made ready again: dead letters, with `keep_done` finished messages, and what was set aside, say by a
+#: client that had the wrong key.
+RETRYABLE = ("dead", "done", "damaged")
 WAITING = tuple(state for state in STATES if state != "dead")
 #: How often what moves is looked for, and the pause before (seconds): while somebody divides an entry, its messages are
 #: nowhere for a few calls.
@@ -61,7 +62,7 @@ def retry_chosen(
     """`retry` of the messages that are meant, in one of the `RETRYABLE` states; with `dry_run` only which those are.
     Raises what `select` raises, `UsageError` for another state."""
     if state not in RETRYABLE:
-        raise UsageError(f"{state!r:.40} messages cannot be retried: use {' or '.join(RETRYABLE)}")
+        raise UsageError(f"{state!r:.40} messages cannot be retried: use {', '.join(RETRYABLE)}")
     chosen = select(queue, (state,), which.demand_something())
     return ids_of(chosen) if dry_run else retry(queue, chosen, priority, (state,))
 

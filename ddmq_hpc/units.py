@@ -84,8 +84,8 @@ def human_memory(value: int) -> str:
 
 
 def human(value: float) -> str:
-    """The two largest units: `45s`, `3m20s`, `2h05m`, `4d03h`."""
-    left = max(0, round(value))
+    """The two largest units: `45s`, `3m20s`, `2h05m`, `4d03h`. Others may have written it: it has an end."""
+    left = round(min(max(value, 0.0), LATEST))
     if left < 60:
         return f"{left}s"
     if left < 3600:

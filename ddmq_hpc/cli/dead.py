@@ -85,7 +85,7 @@ def show_command(given: tuple[str, ...], shape: str, **options: Any) -> None:
 @died_of
 @everything
 @click.option("--priority", type=int, help="Ready at this priority, instead of in their place.")
-@click.option("--state", type=click.Choice(("dead", "done")), default="dead", show_default=True)
+@click.option("--state", type=click.Choice(("dead", "done", "damaged")), default="dead", show_default=True)
 @dry_run
 @ids
 def retry_command(
@@ -93,7 +93,8 @@ def retry_command(
 ) -> None:
     """Make dead letters ready again, as if they had never been tried: limits count anew, the journal knows it all.
 
-    With --state done finished messages, of which there are some where the queue's `keep_done` says so.
+    With --state done finished messages, of which there are some where the queue's `keep_done` says so; with --state
+    damaged what was set aside, say since it was not signed.
 
     The queue keeps its order: they are ready in the place that they had. What somebody else retries or purges
     meanwhile is left to them.

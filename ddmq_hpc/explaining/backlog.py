@@ -201,8 +201,8 @@ def damaged(sight: Sight) -> Reason | None:
     number = sight.stats.damaged
     if not number:
         return None
-    text = f"{count(number, 'message')} could not be read and {'was' if number == 1 else 'were'} set aside in "
-    text += f"{sight.queue.paths.damaged}: a disk was full, or files were changed."
+    text = f"{count(number, 'message')} {'was' if number == 1 else 'were'} set aside in {sight.queue.paths.damaged}: "
+    text += "they could not be read, since a disk was full or files were changed, or were not signed as they must be."
     return Reason("damaged", text, sight.command("list", "--state", "damaged"), {"messages": number})
 
 

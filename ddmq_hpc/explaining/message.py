@@ -10,6 +10,7 @@ from ddmq_hpc.explaining.reasons import Reason, are, count
 from ddmq_hpc.explaining.sight import Sight, holder_is_gone, told_owner
 from ddmq_hpc.identity import Owner, host, kernel, user_name
 from ddmq_hpc.names import parse_message_range
+from ddmq_hpc.signing import DOUBTS
 from ddmq_hpc.units import human
 
 #: Lines of a task's output that are shown.
@@ -106,8 +107,12 @@ def _dead(sight: Sight, item: Item, history: list[Attempt]) -> Reason:
 
 
 def _damaged(sight: Sight, item: Item, history: list[Attempt]) -> Reason:
+    fields = {"reason": item.detail}
+    if item.detail in DOUBTS:
+        text = f"It was not signed as it must be ({item.detail}): {DOUBTS[item.detail]}."
+        return Reason("damaged", text, sight.command("retry", item.message.id, "--state", "damaged"), fields)
     text = f"It could not be read and was set aside ({item.detail}): a disk was full, or its file was changed."
-    return Reason("damaged", text, sight.command("show", item.message.id), {"reason": item.detail})
+    return Reason("damaged", text, sight.command("show", item.message.id), fields)
 
 
 def gone(sight: Sight, history: list[Attempt]) -> Reason:

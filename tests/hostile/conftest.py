@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hostile_tools import copy, outside, prepare
+from hypothesis import settings
+
+# The same examples each time where a change is judged, new ones anywhere else.
+settings.register_profile("judging", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("judging")
 
 
 @pytest.fixture(scope="session")
