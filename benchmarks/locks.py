@@ -85,4 +85,5 @@ def main() -> None:
         print("| " + " | ".join(map(str, row)) + " |")
 
 
-main()
+if __name__ == "__main__":
+    main()

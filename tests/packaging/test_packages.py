@@ -64,7 +64,7 @@ def test_the_sdist_is_the_project(built: Built) -> None:
 
 def test_the_tests_run_from_the_sdist(built: Built, tmp_path: Path) -> None:
     with tarfile.open(built.sdist) as archive:
-        archive.extractall(tmp_path)
+        archive.extractall(tmp_path, filter="data")
     (place,) = tmp_path.iterdir()
     command = [sys.executable, "-m", "pytest", "-q", f"--basetemp={tmp_path}/t", "tests/unit/test_names.py"]
     done = subprocess.run(
