@@ -246,7 +246,9 @@ def check_layout(values: Mapping[Any, Any], path: str) -> None:
     if type(found) is int and found == LAYOUT:
         return
     if type(found) is int and found > LAYOUT:
-        raise SettingsError(path, f"layout {found} is newer than what this version reads ({LAYOUT}); update ddmq-hpc")
+        raise SettingsError(
+            path, f"layout {shown(found, 20)} is newer than what this version reads ({LAYOUT}); update ddmq-hpc"
+        )
     line = f"`{LAYOUT_KEY}: {LAYOUT}`"
     if LAYOUT_KEY in values:
         raise SettingsError(path, f"layout {shown(found, 20)} is none that this version reads; the line was {line}")

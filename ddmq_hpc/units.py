@@ -85,7 +85,7 @@ def human_memory(value: int) -> str:
 
 def human(value: float) -> str:
     """The two largest units: `45s`, `3m20s`, `2h05m`, `4d03h`."""
-    left = max(0, round(value))
+    left = round(max(0.0, value))
     if left < 60:
         return f"{left}s"
     if left < 3600:
