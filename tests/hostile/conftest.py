@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hostile_tools import copy, outside, prepare
+
+from ddmq_hpc import selection
+
+
+@pytest.fixture(scope="session", autouse=True)
+def impatient() -> Iterator[None]:
+    """Who looks for messages waits seconds for somebody who divides an entry. Where one stands in a queue of these
+    tests nobody does, and half of the commands would wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_DIVIDING", 0.1)
+        yield
 
 
 @pytest.fixture(scope="session")
