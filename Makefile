@@ -80,9 +80,10 @@ sbom: $(VENV)/.dist ## what the package needs, and what the one file contains, a
 	@$(VENV)/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o dist/ddmq-hpc.pyz.cdx.json \
 	    recipes/pyz-requirements.txt
 
+# Strict: what pypi.org could not be asked about is not called sound.
 audit: $(VENV)/.dist ## known vulnerabilities of what the package needs and of what the one file contains (asks pypi.org)
-	@$(VENV)/bin/pip-audit .
-	@$(VENV)/bin/pip-audit --no-deps --disable-pip -r recipes/pyz-requirements.txt
+	@$(VENV)/bin/pip-audit --strict .
+	@$(VENV)/bin/pip-audit --strict --no-deps --disable-pip -r recipes/pyz-requirements.txt
 
 clean: ## remove environments and caches
 	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -118,5 +118,5 @@ def _pattern(value: Any) -> re.Pattern[str] | None:
         return None
     try:
         return re.compile(_text("match", value))
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UsageError(f"bad regular expression {value!r:.60}: {error}") from None

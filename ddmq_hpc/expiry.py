@@ -66,7 +66,7 @@ class NodeFiles:
             with open(f"{self.path}.observed", encoding="utf-8") as file:
                 found = json.load(file)
             return {str(name): float(at) for name, at in found["seen"].items()} if found["boot"] == _boot() else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return {}
 
     def save(self, seen: dict[str, float]) -> None:

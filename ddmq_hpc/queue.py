@@ -24,13 +24,12 @@ from ddmq_hpc.journal import Journal
 from ddmq_hpc.leases import Leases
 from ddmq_hpc.messages import NO_OPTIONS, LineEncoder, Message, Options
 from ddmq_hpc.names import (
-    SPLIT,
     Lease,
     QueuePaths,
+    any_divided,
     is_delay_directory,
     message_id,
     parse_delayed,
-    parse_lease,
     parse_leases,
 )
 from ddmq_hpc.packs import PackReader, unreadable
@@ -196,7 +195,7 @@ class Queue:
             if swept.requeued or swept.due or self._recover(names):
                 self.taker.forget()
                 return False
-            dividing = any(name.endswith(SPLIT) and parse_lease(name) for name in names)
+            dividing = any_divided(names)
             after = self.fs.lstat(self.paths.leased).st_mtime_ns
             quiet = self.fs.now(self.paths.tmp) - after / 1e9 > _QUIET
             if not dividing and before == after and (quiet or not names):

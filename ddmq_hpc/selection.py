@@ -16,7 +16,7 @@ from ddmq_hpc.criteria import Criteria
 from ddmq_hpc.identity import Owner
 from ddmq_hpc.ids import Wanted, inside
 from ddmq_hpc.messages import Message, body_text
-from ddmq_hpc.names import SPLIT, Entry, message_id, parse_message_id, published_ns
+from ddmq_hpc.names import Entry, any_divided, message_id, parse_message_id, published_ns
 from ddmq_hpc.queue import Queue
 
 #: So many ids are looked up one by one; more are found by one listing of everything.
@@ -213,7 +213,7 @@ def _all_there_are(queue: Queue, states: tuple[str, ...]) -> Iterator[Found]:
         before = fs.lstat(leased).st_mtime_ns
         yield from entries(queue, states)
         looks += 1
-        if any(name.endswith(SPLIT) for name in fs.names(leased)):
+        if any_divided(fs.names(leased)):
             if fs.monotonic() > patience:
                 return
         elif fs.lstat(leased).st_mtime_ns == before or looks >= _LOOKS:

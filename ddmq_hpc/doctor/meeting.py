@@ -145,7 +145,7 @@ def _group(probe: Probe, leader: str, me: Member) -> tuple[Member, ...] | None:
         members = tuple(
             Member(int(one["rank"]), str(one["name"]), str(one["host"]), str(one["kernel"])) for one in found
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     ours = all(is_probe(member.name) for member in members) and me in members and members[0].name == leader
     return members if ours else None
@@ -161,7 +161,7 @@ def _read(probe: Probe, path: str) -> Any:
     """What a message says; None for what is none."""
     try:
         return json.loads(probe.fs.read_some(path, _MOST_BYTES)[1])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     except OSError as error:
         if error.errno in GONE:

@@ -41,6 +41,7 @@ from ddmq_hpc.names.entries import (
     Done,
     Entry,
     Lease,
+    any_divided,
     entry_order,
     is_id_or_beginning,
     is_pack,

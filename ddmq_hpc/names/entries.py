@@ -172,6 +172,11 @@ def parse_leases(names: Iterable[str]) -> list[Lease]:
     return [lease for lease in map(parse_lease, names) if lease]
 
 
+def any_divided(names: Iterable[str]) -> bool:
+    """Whether a listing of leased/ shows an entry that somebody divides: its messages may be in no state just now."""
+    return any(name.endswith(SPLIT) and parse_lease(name) for name in names)
+
+
 def parse_delayed(name: str) -> Delayed | None:
     found = _DELAYED_NAME.fullmatch(name)
     if not found:

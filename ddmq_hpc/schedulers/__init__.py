@@ -123,8 +123,8 @@ def short_name(name: str) -> str:
 
 
 def as_number(text: str | None) -> int | None:
-    """The whole number that a variable holds, if it does."""
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    """The whole number that a text is, if it is one that anything can be counted with."""
+    return int(text) if text and len(text) < 19 and text.isascii() and text.isdigit() else None
 
 
 def clock(duration: float) -> str:

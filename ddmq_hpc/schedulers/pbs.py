@@ -147,7 +147,7 @@ class PBS:
             found: dict[str, Any] = json.loads(answer.out)["Jobs"]
             (facts,) = (facts for ident, facts in found.items() if ident.partition(".")[0] == job.id)
             return _end({**facts, "Resource_List.walltime": facts["Resource_List"]["walltime"]})
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

@@ -125,8 +125,9 @@ class SGE:
         """From the h_rt that it was submitted with; a limit of its queue is not seen."""
         number, _, task = job.id.partition(".")
         for row in _ask(("qstat", "-u", "*", "-s", "rs", "-r", "-xml"), ANSWER_SECONDS) or ():
-            if row.job == number and row.tasks == task and row.limit.isdigit():
-                return _end(row.start, int(row.limit))
+            limit = as_number(row.limit)
+            if row.job == number and row.tasks == task and limit is not None:
+                return _end(row.start, limit)
         return None
 
 
@@ -182,7 +183,7 @@ def _has(row: _Row, task: str) -> bool:
 
 def _spans(tasks: str) -> Iterator[range]:
     for part in tasks.split(","):
-        if found := re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.strip(), re.ASCII):
+        if found := re.fullmatch(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?", part.strip(), re.ASCII):
             yield range(int(found[1]), int(found[2] or found[1]) + 1, max(1, int(found[3] or 1)))
 
 

@@ -162,12 +162,13 @@ def _read(text: str) -> dict[str, tuple[str, int]] | None:
             fields.append(line[at : at + width].strip())
             at += width
         array, task, ident, state, restarts = fields
-        if not (array.isdigit() and ident.isdigit() and restarts.isdigit() and state.isascii()):
+        again = as_number(restarts)
+        if not (array.isdigit() and ident.isdigit() and again is not None and state.isascii()):
             return None
         if task.isdigit():
-            found[f"{array}_{task}"] = (state, int(restarts))
+            found[f"{array}_{task}"] = (state, again)
         if ident != array or not task.isdigit():  # the waiting tasks of an array all have the array's id
-            found[ident] = (state, int(restarts))
+            found[ident] = (state, again)
     return found
 
 

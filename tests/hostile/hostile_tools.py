@@ -405,6 +405,67 @@ WORKERS = [
     b'{"job":"1","scheduler":"slurm","tasks":' + _HUGE + b',"at":1,"by":"x","group":"g"}',
 ]
 CONTENTS = [*LINES, *SETTINGS, *JOURNALS, *WORKERS]
+#: What is sound, to begin with: what clients, people and schedulers write.
+SOUND = [
+    *(path.read_bytes() for path in sorted(Path(__file__).parents[1].glob("data/*/q*"))),
+    *(path.read_bytes() for path in sorted(Path(__file__).parents[1].glob("data/*/squeue*"))),
+    b'{"message":{"a":"x","b":[1,2.5,null]},"priority":5,"timeout":60,"memory":1073741824,"group":"g","headers":{"h":1}}',
+    b'{"message":1,"id":"%s.0"}' % PACK.encode(),
+    b'{"snakemake_job":1,"reports":"%s","name":"r","directory":"/d","python":"p","arguments":["--wait-for-files-file"'
+    b',"f"],"fork":true,"shell":"","environment":{"A":"b"},"outputs":["o"],"inputs":["i"],"latency":5}' % (b"a" * 16),
+    b"a,b\n1,2\n",
+    b'\xef\xbb\xbfa;b\r\n"1\n",2\r\n',
+    *(
+        b'{"cmd":"%s","queue":"q",%s}' % request
+        for request in (
+            (b"create", b'"timeout":"10m"'),
+            (b"publish", b'"message":1,"key":"k","priority":"3"'),
+            (b"publish_many", b'"messages":[1],"delay":"1h"'),
+            (b"consume", b'"n":2,"wait":0,"lease":"5m"'),
+            (b"nack", b'"receipts":["r"],"requeue":false'),
+            (b"extend", b'"msg_files":"r,s","lease":60'),
+            (b"list", b'"state":"dead","limit":5'),
+            (b"retry", b'"exit_code":[1,137],"died_of":"rejected","priority":5'),
+            (b"cancel", b'"id":"1700000000","match":"a+","older_than":"1d","dry_run":true'),
+            (b"pause", b'"reason":"x"'),
+            (b"status", b'"format":"json"'),
+        )
+    ),
+    b'{"message":1,"requeue":5,"priority":3,"timeout":60,"requeue_limit":-1,"requeue_counter":2}',
+    b'# mine\ntimeout: 10m  # why\npaused: false\nexit_codes: {75: retry, 99: stop-worker}\n"priority": 5\n',
+    b"trusted_users: [a, b]\ntrusted_group: g\njournal_size: 1G\non_complete: mail\npaused_by: ann\nlayout: 1\n",
+    b"- a\n- {b: !!int 1, c: 'x'}\n---\n? d\n: |\n  e\n",
+    *(
+        b'{"state":"%s","id":"%s.0-3","attempt":1,"at":1700000009,"taken":1700000001.5,"host":"h","pid":7,"job":"slurm-1"'
+        b',"worker":"w","slot":1,"exit":1,"signal":9,"wall":3.5,"cpu":1,"rss":5000,"oom":true,"error":"e","output":"o\\n"'
+        b',"to":"dead","task":"t"}\n' % (state, PACK.encode())
+        for state in (b"acked", b"nacked", b"lost", b"late", b"released", b"retried", b"cancelled")
+    ),
+    b'{"state":"worker","id":"w","at":1700000009,"taken":1700000001,"slots":4,"host":"h","job":""}\n',
+    b'{"contains": ["h.00.0.1.jsonl"]}\n{"section": "h.00.0.1.jsonl"}\n{"id": "x"}\n{"section": "i"}\n{"id": "y"}\n',
+    b'{"host":"h","pid":1,"start":2,"kernel":"k","job":"","queues":["q"],"slots":4,"since":1.5,"done":3,"failed":1,'
+    b'"running":["t"],"command":["c"],"memory":5,"ends":9.5,"tasks":[{"id":"i","queue":"q","task":"t","since":1.5,'
+    b'"told":2,"progress":{"done":1,"total":4,"text":"x"}}]}',
+    b'{"job":"12[].server","scheduler":"pbs","tasks":4,"at":1700000000.5,"by":"w","group":"pbs-12","request":{"queues":["q"],'
+    b'"scheduler":"pbs","time":60,"margin":null,"most":4,"slots":1,"throttle":null,"chain":true,"extra":[],"work":[],'
+    b'"command":["c"],"snakemake":false,"directory":"/d"}}',
+    b'{"done":3,"total":10,"text":"x"}',
+    b"3/10",
+    b"30.5%",
+    b'["lock.0000000001@h", 1.5, 3, [1, 2]]',
+    b'{"owner":"h:1:2:k:t.1:slurm-1_2=c","user":"ann","lease":60}\n{"since":1.5,"token":1}\n',
+    b'{"id":"%s.0","attempt":1,"offset":0,"length":9}' % PACK.encode(),
+    b'{"output":"said"}',
+    b'{"schema_version":1,"filesystem":"nfs4","host":"h","at":1700000000,"verdict":"ok"}',
+    bytes.fromhex("0200000001000600ffffffff020007000500000004000600ffffffff080006000700000010000700ffffffff"),
+    b"1-02:03:04",
+    b"1h30m",
+    b"1.5TiB",
+    b"slurm-12_3-r1=cluster",
+    b"pbs-7=2==server",
+    f"q/5.{PACK}.0-1.0-0~1700000600000+600000@{OWNER}".encode(),
+    PACK[:12].encode(),
+]
 
 _NAMES_OF_ENTRIES = [
     f"{PACK}.0-1.0-0",

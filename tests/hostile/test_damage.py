@@ -248,7 +248,7 @@ def _bounded(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return done
 
 
-def test_gigabytes_cost_no_memory(root: Path) -> None:
+def test_what_is_larger_than_memory_costs_none(root: Path) -> None:
     queue = root / "q"
     places = [
         queue / "ready/5/000108796296-0" / f"{PACK}.0-3.0-0",
@@ -264,14 +264,14 @@ def test_gigabytes_cost_no_memory(root: Path) -> None:
     for path in places:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
-            file.truncate(2 << 30)
+            file.truncate(2 * _BOUND)
     os.link(places[-2], queue / "second")
     for command in (["list"], ["pull", "-n", "9"], ["clean"], ["workers"], ["dead", "list"], ["explain"]):
         done = _bounded(*command, str(root), "q")
         assert done.returncode == 0, (command, done.stderr)
     assert checked("list", str(root), "q", "--state", "damaged").out.count("(too-large)") == 3
     with open(queue / "ddmq.yaml", "wb") as file:
-        file.truncate(2 << 30)
+        file.truncate(2 * _BOUND)
     done = _bounded("pull", str(root), "q")
     assert done.returncode == 1 and b"no file of a queue is that large" in done.stderr
 

@@ -53,6 +53,15 @@ def tell(queue: Queue, ident: str, at: float, host: str, **more: Any) -> None:
         file.write(json.dumps({**record, **more}) + "\n")
 
 
+def test_a_foreign_file_that_looks_as_if_somebody_divided_is_not_waited_for(
+    broker: Broker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [one] = die(broker, "a")
+    Path(queue.paths.leased, "foreign!split").touch()
+    monkeypatch.setattr(queue.fs, "sleep", lambda seconds: pytest.fail("waited"))
+    assert chosen(queue) == [one]
+
+
 def test_by_exit_code_the_last_attempt_counts(broker: Broker, queue: Queue) -> None:
     [one] = die(broker, "a", exit=1)
     two = die(broker, "b", "c", exit=137, signal=9)
