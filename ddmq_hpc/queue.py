@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ddmq_hpc.errors import (
     DdmqError,
@@ -40,6 +40,9 @@ from ddmq_hpc.settling import Held
 from ddmq_hpc.sweeping import Sweeper, Swept
 from ddmq_hpc.taking import Taker
 
+if TYPE_CHECKING:
+    from ddmq_hpc.dropping import Fetcher
+
 #: How often a client looks again before it says that a queue is empty while others move its messages about, the waits
 #: between (seconds), and the age from which a directory's time of change is sure to tell of every change.
 _LOOKS, _FIRST_WAIT, _LONGEST_WAIT, _QUIET = 40, 0.004, 0.05, 0.02
@@ -63,6 +66,8 @@ class Queue:
         self.publish_lock = Lock()
         #: Asked to bring messages back when nothing is ready and other batch jobs hold some.
         self.idle_hook: Callable[[Queue], Swept | None] | None = None
+        #: Brings in what others dropped who may only publish; None in most queues, to which nobody may drop anything.
+        self.fetcher: Fetcher | None = None
         self._settings = settings
 
     @property
@@ -127,6 +132,8 @@ class Queue:
 
     def _take_now(self, count: int, duration: float | None, settings: Settings) -> list[Message]:
         self.sweeper.maybe(settings)
+        if self.fetcher:
+            self.fetcher.maybe(settings)
         if self.taker.stranded:
             self.taker.give_back()
         milliseconds = int((settings.timeout if duration is None else duration) * 1000) or 1
@@ -159,6 +166,8 @@ class Queue:
             self.fs.refresh(self.paths.leased)
             self.fs.sleep(_QUIET)  # that touch shall not look like a change
         for _ in range(_LOOKS):
+            if self.fetch(settings):  # what another client fetches meanwhile is in the listings that follow
+                return False
             before = self.fs.lstat(self.paths.leased).st_mtime_ns
             if self.taker.look_again():
                 return False
@@ -177,14 +186,15 @@ class Queue:
         return True
 
     def is_drained(self) -> bool:
-        """Whether nothing is ready, leased or delayed. Clients that move messages about do not make it seem so. Raises
-        `StorageError`."""
+        """Whether nothing is ready, leased, delayed, or dropped by those who may only publish. Clients that move
+        messages about do not make it seem so. Raises `StorageError`."""
+        settings = self._settings()
         try:
-            return self._looks_empty(self._settings()) and self._is_drained()
+            return self._looks_empty(settings) and self._is_drained(settings)
         except OSError as error:
             raise self.trouble(error, f"look whether queue {self.name!r} is drained") from error
 
-    def _is_drained(self) -> bool:
+    def _is_drained(self, settings: Settings) -> bool:
         """Of a message that is in none of three listings while `leased` does not change nothing is left: it can only
         have gone through there, or from `delayed` to `ready`, which is listed later."""
         fs, paths = self.fs, self.paths
@@ -193,6 +203,8 @@ class Queue:
             if fs.now(paths.tmp) - before / 1e9 < _QUIET:
                 fs.sleep(_QUIET)
                 continue
+            if self.fetch(settings):
+                return False
             windows = filter(is_delay_directory, fs.directories(paths.delayed))
             late = any(any(map(parse_delayed, fs.names(f"{paths.delayed}/{name}"))) for name in windows)
             if late or self.taker.look_again() or parse_leases(fs.names(paths.leased)):
@@ -311,13 +323,22 @@ class Queue:
     # -- housekeeping
 
     def sweep(self) -> Swept:
-        """Requeue what ran out and make ready what is due, now."""
+        """Requeue what ran out, make ready what is due, and bring in what was dropped, now."""
+        settings = self._settings()
         try:
-            swept = self.sweeper.sweep(self._settings())
+            fetched = self.fetch(settings)
+            swept = self.sweeper.sweep(settings)._replace(fetched=fetched)
         except OSError as error:
             raise self.trouble(error, f"sweep queue {self.name!r}") from error
         self.taker.forget()
         return swept
+
+    def fetch(self, settings: Settings) -> int:
+        """Bring in what others dropped; how many messages. Raises OSError."""
+        fetched = self.fetcher.fetch(settings) if self.fetcher else 0
+        if fetched:
+            self.taker.forget()
+        return fetched
 
     def close(self) -> None:
         self.journal.close()
