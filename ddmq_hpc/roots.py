@@ -86,8 +86,8 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
     if settings or not os.path.lexists(paths.settings):
         _write_settings(fs, paths, settings)
     for name in reversed(DIRECTORIES):
-        if not _make_directory(fs, f"{paths.top}/{name}") and sharing:
-            fs.grant_directory(f"{paths.top}/{name}", sharing.mode & 0o777)  # of one who died before that
+        if not _make_directory(fs, f"{paths.top}/{name}") and sharing and fs.shared:
+            fs.grant_directory(f"{paths.top}/{name}", fs.shared & 0o777)  # of one who died before that
 
 
 def _make_directory(fs: Filesystem, path: str, mode: int = 0o755) -> bool:
