@@ -6,8 +6,8 @@ else knows. The file stays its publisher's, so everything in it is judged as his
 since the owner could not divide a pack that is not his: the kernel lets nobody link to a file that he may not write
 (`fs.protected_hardlinks`).
 
-Whoever drops may be an enemy. So the name says nothing that is believed but when and how urgent his message is, what is
-no plain file is never made ready, and what he does to the file later is the reader's business.
+Whoever drops may be an enemy. So the name says nothing that is believed but when and how urgent his message is, what
+is no plain file is not made ready, and what he does to the file later is the business of those who take it.
 """
 
 from __future__ import annotations
