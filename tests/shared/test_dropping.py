@@ -41,8 +41,8 @@ def row(user: User) -> dict[str, object]:
     return found
 
 
-def everybody(user: User, box: Path) -> User:
-    """One who tampers with what stands in a drop box, by scripts that need no queue."""
+def tampering(user: User, box: Path) -> User:
+    """One whose scripts find in `$BOX` the directory to drop into."""
     user.environ["BOX"] = str(box / "drop")
     return user
 
@@ -184,7 +184,7 @@ def test_what_cannot_travel_is_refused(ann: User, stranger: User, box: Path, opt
 def test_what_others_dropped_is_not_theirs(ann: User, stranger: User, enemy: User, box: Path) -> None:
     stranger.run("publish", "tasks", "text")
     (name,) = os.listdir(box / "drop")  # by chance, or by root: nobody else is told
-    everybody(enemy, box).environ["NAME"] = name
+    tampering(enemy, box).environ["NAME"] = name
     script = """
 name = os.environ["NAME"]
 open(f"{box}/mine", "w").close()
@@ -264,7 +264,7 @@ write(old + "j", b"")
 
 
 def test_what_an_enemy_plants_hangs_nobody_and_hides_nothing(ann: User, stranger: User, enemy: User, box: Path) -> None:
-    tamper(everybody(enemy, box), PLANT)
+    tamper(tampering(enemy, box), PLANT)
     stranger.run("publish", "tasks", "text")
     assert pulled(ann) == ["text"]
     found = row(ann)
@@ -277,7 +277,7 @@ def test_what_an_enemy_plants_hangs_nobody_and_hides_nothing(ann: User, stranger
 
 
 def test_what_is_no_message_goes_after_an_hour(ann: User, enemy: User, box: Path) -> None:
-    tamper(everybody(enemy, box), PLANT)
+    tamper(tampering(enemy, box), PLANT)
     later = time.time() - 7200
     for path in (box / "drop").iterdir():
         os.utime(path, (later, later), follow_symlinks=False)
@@ -299,7 +299,7 @@ sys.stdin.readline()
 print("done", flush=True)
 """
     head = "import os, sys; box = os.environ['BOX']\n"
-    everybody(enemy, box)
+    tampering(enemy, box)
     with enemy.start(enemy.command()[0], "-c", head + script, stdin=-1, stdout=-1) as process:
         assert process.stdout and process.stdin
         assert process.stdout.readline() == b"there\n"
@@ -319,7 +319,7 @@ with open(f"{{box}}/{OLD}a", "wb") as file: file.write(b'{{"message":"mine"}}\\n
 os.chmod(f"{{box}}/{OLD}a", 0o644)
 """
     for _ in range(3):
-        tamper(everybody(enemy, box), script)
+        tamper(tampering(enemy, box), script)
         ann.run("clean", "tasks")
     assert pulled(ann) == ["mine"] * 3
 
@@ -385,6 +385,17 @@ for line in sys.stdin:
 """
 
 
+PUBLISH = """
+import os, sys
+from ddmq_hpc.broker import Broker
+broker = Broker(os.environ["DDMQ_HPC_ROOT"])
+for line in sys.stdin:
+    broker.publish_many("tasks", ["a", "b"])
+    broker.publish("tasks", "c", 1)
+    print(flush=True)
+"""
+
+
 def test_a_publisher_that_is_killed_leaves_all_or_nothing(ann: User, stranger: User, box: Path) -> None:
     script = (
         "import os, sys; from ddmq_hpc.broker import Broker\n" + DEADLY % "broker.publish('tasks', 'm', durable=True)"
@@ -412,15 +423,10 @@ def test_a_client_that_is_killed_while_it_brings_in_loses_and_doubles_nothing(
 ) -> None:
     script = "import os, sys; from ddmq_hpc.broker import Broker\n" + DEADLY % "broker.queue('tasks').sweep()"
     python = stranger.command()[0]
-    publish = (
-        "for line in sys.stdin: broker.publish_many('tasks', ['a', 'b']); broker.publish('tasks', 'c', 1); print()"
-    )
-    publish = publish.replace("print()", "print(flush=True)").replace("; broker", ";broker")
-    head = "import os, sys; from ddmq_hpc.broker import Broker; broker = Broker(os.environ['DDMQ_HPC_ROOT'])\n"
     with (
         ann.start(python, "-c", script, stdin=-1, stdout=-1) as dying,
         ann.start(python, "-c", TAKE, stdin=-1, stdout=-1) as taker,
-        stranger.start(python, "-c", head + publish, stdin=-1, stdout=-1) as publisher,
+        stranger.start(python, "-c", PUBLISH, stdin=-1, stdout=-1) as publisher,
     ):
         for step in range(1, 200):
             ask(publisher, "go on")
