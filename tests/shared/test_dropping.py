@@ -83,6 +83,12 @@ def test_strangers_publish_and_the_owner_pulls_in_order(ann: User, stranger: Use
     assert pulled(ann) == ["one", "two", "three", "four"]
 
 
+def test_programs_are_told_that_there_is_no_id_yet(ann: User, stranger: User, box: Path) -> None:
+    request = {"cmd": "publish", "root": str(ann.root), "queue": "tasks", "message": "text"}
+    answer = json.loads(stranger.run("json", "-", stdin=json.dumps(request) + "\n"))
+    assert answer["ok"] and answer["result"]["id"] == "" and answer["result"]["message"] == "text"
+
+
 def test_a_message_without_priority_gets_the_queues(ann: User, stranger: User) -> None:
     ann.run("create", "-f", "tasks", "--mode", "0711", "--set", "priority=5")
     stranger.run("publish", "tasks", "dropped")
