@@ -13,9 +13,9 @@ is no plain file is not made ready, and what he does to the file later is the bu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
-from stat import S_IROTH, S_ISREG
+from stat import S_ISREG
 from threading import Lock
 from typing import Any, Callable
 
@@ -133,16 +133,17 @@ def fetcher(fs: Filesystem, paths: QueuePaths) -> Fetcher | None:
         owner = fs.lstat(paths.drop).st_uid
     except OSError as error:
         raise storage_error(error, f"open queue {paths.queue!r}") from error
-    return Fetcher(fs, paths) if os.geteuid() in (0, owner) else None
+    return Fetcher(fs, paths, (0, owner)) if os.geteuid() in (0, owner) else None
 
 
 class Fetcher:
     """Brings in what was dropped into one queue. Any number of clients may do so at the same time. Threads may share
-    it."""
+    it. Users who are `above` that drop nothing: what is there of theirs was moved there by others."""
 
-    def __init__(self, fs: Filesystem, paths: QueuePaths) -> None:
+    def __init__(self, fs: Filesystem, paths: QueuePaths, above: Container[int]) -> None:
         self._fs = fs
         self._paths = paths
+        self._above = above
         self._names = PackNames(BUCKET_FULL_NETWORK if fs.network else BUCKET_FULL_LOCAL)
         self._lock = Lock()
         self._looked = -1e9
@@ -199,8 +200,8 @@ class Fetcher:
         now = fs.now(paths.tmp)
         entry = Entry(self._names.next(int(now * 1e9)), 0, 1, 0, 0)
         priority = settings.priority if dropped.priority is None else dropped.priority
-        # A second link could be to a file that is not its publisher's, or one of the queue's.
-        if not S_ISREG(found.st_mode) or found.st_nlink != 1 or not found.st_mode & S_IROTH:
+        # Of a file with a second link, or of one who need not drop anything, nobody knows who put it there.
+        if not S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid in self._above:
             self._set_aside(source, Dead(priority, entry, NO_PACK))
             return False
         is_due = dropped.due <= now * 1000

@@ -116,7 +116,10 @@ def test_a_worker_that_waits_gets_it(ann: User, stranger: User, box: Path) -> No
     with ann.start(*words, stdout=-1, stderr=-1) as process:
         time.sleep(2)
         stranger.run("publish", "tasks", "text")
-        _, told = process.communicate(timeout=60)
+        try:
+            _, told = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 0 and b"1 done" in told, told
 
 
@@ -317,6 +320,20 @@ print("done", flush=True)
         ann.run("list", "tasks")
         assert pulled(ann)[-1] == "text"
     assert row(ann)["damaged"] == (not act.startswith("os.write"))
+
+
+def test_files_of_the_owner_that_others_move_there_are_not_hers(ann: User, enemy: User, box: Path) -> None:
+    """Any directory that both may write to has some: they would be run as hers."""
+    common = ann.place / "home" / "common"
+    common.mkdir()
+    common.chmod(0o777)
+    for name, uid in (("a", ann.uid), ("b", 0)):
+        (common / name).write_text('{"message":"not meant for this queue"}\n')
+        os.chown(common / name, uid, uid)
+    tampering(enemy, box)
+    tamper(enemy, f"for name in 'ab': os.rename(f'{common}/{{name}}', f'{{box}}/{OLD}{{name}}')")
+    assert not pulled(ann)
+    assert row(ann)["damaged"] == 2 and not os.listdir(box / "drop")
 
 
 def test_a_name_that_was_used_before_overwrites_nothing(ann: User, enemy: User, box: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from ddmq_hpc import dropping
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.dropping import DropBox, fetcher
+from ddmq_hpc.dropping import DropBox, Fetcher, fetcher
 from ddmq_hpc.errors import StorageError, UsageError
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.messages import NO_OPTIONS, Options
@@ -18,6 +19,13 @@ from ddmq_hpc.names import Dropped, QueuePaths, parse_dropped
 from ddmq_hpc.publishing import Start
 from ddmq_hpc.settings import DEFAULTS
 from ddmq_hpc.sharing import drop_mode, granted, sharing
+
+
+@pytest.fixture(autouse=True)
+def one_user_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what the owner of a queue dropped himself would be set aside."""
+    real = dropping.fetcher
+    monkeypatch.setattr(dropping, "fetcher", lambda fs, paths: Fetcher(fs, paths, ()) if real(fs, paths) else None)
 
 
 @pytest.fixture
