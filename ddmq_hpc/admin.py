@@ -259,7 +259,9 @@ def covers(recorded: str, pack: str, index: int) -> bool:
 
 
 def purge(queue: Queue) -> int:
-    """Remove every message that is ready, delayed or leased; dead letters stay. How many."""
+    """Remove every message that is ready, delayed or leased, after what was dropped was brought in; dead letters stay.
+    How many."""
+    queue.fetch(queue.settings)
     removed = 0
     for found in list(entries(queue, ("ready", "delayed", "leased"))):
         entry = found.entry
@@ -277,12 +279,14 @@ def clean(queue: Queue) -> dict[str, int]:
     swept = queue.sweep()
     placed = _place_forgotten(queue)
     leftovers = queue.sweeper.remove_leftovers() + _old_reports(queue)
+    leftovers += queue.fetcher.remove_leftovers() if queue.fetcher else 0
     forgotten = queue.sweeper.forget_done(queue.settings)
     compacted = archive.compact(queue.fs, queue.paths, queue.settings)
     return {
         "requeued": swept.requeued,
         "dead": swept.dead,
         "due": swept.due,
+        "fetched": swept.fetched,
         "placed": placed,
         "forgotten": forgotten,
         "compacted": compacted.files,

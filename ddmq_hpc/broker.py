@@ -59,14 +59,14 @@ class Broker(Care):
         Before it is ready `delay` seconds pass, and all messages of the group or groups `after` are finished: acked or
         removed. A `key` publishes a message once however often this is called: with `if_exists` "skip" the one
         published first is returned, "replace" replaces it unless it is being worked on, "error" raises `KeyExists`. It
-        cannot be of a `group`. Raises `BadMessage`, `QueueNotFound`, `QueueDraining`, `StorageError`; then nothing
+        cannot be of a `group`. A message that is dropped, see docs/shared.md, has an empty id until it is brought in,
+        and neither key nor groups. Raises `BadMessage`, `QueueNotFound`, `QueueDraining`, `StorageError`; then nothing
         was published, unless the error says that it `may_be_done`.
         """
         if legacy or message is _MISSING:
             from ddmq_hpc import legacy_names
 
             message = legacy_names.message_of(message, _MISSING, legacy)
-        target = self._known(queue)
         options = NO_OPTIONS
         given = (
             priority, timeout, requeue, requeue_limit, requeue_prio, headers, loss_limit, time_request, slots, memory,
@@ -88,9 +88,10 @@ class Broker(Care):
             )
         start = Start.of(delay, after, group) if delay or after else AT_ONCE
         if key is None:
-            return target.publish(message, options, start, durable)
+            return self._publishing(queue).publish(message, options, start, durable)
         from ddmq_hpc.keyed import publish_once
 
+        target = self._known(queue)
         try:
             ident = publish_once(target, message, options, key, if_exists, start)
         except OSError as error:
@@ -157,9 +158,12 @@ class Broker(Care):
         """Like `publish_many`, of (message, its own properties) pairs."""
         from ddmq_hpc.bulk import publish_stream
 
-        target = self._known(queue)
+        target = self._publishing(queue)
         start = Start.of(delay, after, options.get("group")) if delay or after else AT_ONCE
-        return publish_stream(target, records, Options.checked(**options), start, durable, progress)
+        checked = Options.checked(**options)
+        if isinstance(target, Queue):
+            return publish_stream(target, records, checked, start, durable, progress)
+        return target.publish_stream(records, checked, start, durable, progress)
 
     # -- take and settle
 

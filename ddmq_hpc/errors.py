@@ -318,6 +318,15 @@ class StorageError(DdmqError):
         super().__init__(f"cannot {doing}: {reason}{where}; {advice}")
 
 
+class DropOnly(StorageError):
+    """The queue is a drop box for this user: he may publish to it, and do nothing else with it."""
+
+    def __init__(self, error: OSError, queue: str) -> None:
+        self.queue = queue
+        super().__init__(error, f"open queue {queue!r}")
+        self.args = (f"permission denied: you may only publish to queue {queue!r}, and without a key",)
+
+
 class StorageBusy(StorageError):
     """A failure that may pass: full disk or quota, I/O error, stale handle. Try again (exit code 75, EX_TEMPFAIL)."""
 

@@ -72,12 +72,16 @@ class Filesystem(Calls):
         mode = S_IMODE(self.lstat(directory).st_mode)
         if not mode & 0o077:
             return self  # its owner's alone, as most are: what sharing takes is not loaded
-        from copy import copy
-
         from ddmq_hpc.sharing import granted
 
+        return self.granting(granted(mode), nursery)
+
+    def granting(self, mode: int | None, nursery: str = "") -> Filesystem:
+        """The same, but what is made gets these permissions, as far as it is to have them, whatever the umask."""
+        from copy import copy
+
         fs = copy(self)
-        fs.shared, fs._nursery = granted(mode), nursery
+        fs.shared, fs._nursery = mode, nursery
         return fs
 
     # -- the clock

@@ -97,7 +97,7 @@ class Watch:
         fs, paths = queue.fs, queue.paths
         self._looked = fs.monotonic()
         self._due = self._next_due()
-        directories = [paths.ready, paths.delayed]
+        directories = [paths.ready, paths.delayed, *([paths.drop] if queue.fetcher else [])]
         if any(map(parse_after, fs.names(paths.delayed))):
             directories.append(paths.leased)  # where the last message of a group goes away
         for priority in filter(is_priority, fs.names(paths.ready)):

@@ -108,7 +108,8 @@ NO_OPTIONS = Options()
 class Message:
     """One message, as published or as leased. Leave its `with` block to ack it, or by an exception to nack it.
 
-    A message that was only published, or is looked at, has no receipt.
+    A message that was only published, or is looked at, has no receipt. The `id` is empty of one that was dropped: it
+    gets its id when it is brought in.
     """
 
     id: str
@@ -208,8 +209,8 @@ class Message:
 
     @property
     def published(self) -> float:
-        """Seconds since 1970, in the file system's clock."""
-        return int(self.id[:19]) / 1e9
+        """Seconds since 1970, in the file system's clock; 0 of one that was dropped, which has no id yet."""
+        return int(self.id[:19] or 0) / 1e9
 
     @property
     def receipt(self) -> str | None:

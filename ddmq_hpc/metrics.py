@@ -34,7 +34,7 @@ _HELP = {
     "ddmq_hpc_task_duration_median_seconds": "Median time of the last tasks that were done.",
     "ddmq_hpc_filesystem_available_bytes": "What users may still write to the file system of the root.",
 }
-_STATES = ("ready", "leased", "delayed", "dead", "damaged")
+_STATES = ("ready", "leased", "delayed", "dead", "damaged", "dropped")
 _OUTCOMES = {DONE: "done", FAILED: "failed", LOST: "lost", RELEASED: "released"}
 _LIVES = {"yes": "alive", "silent": "silent", "no": "dead"}
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})

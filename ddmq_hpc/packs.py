@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any, Callable
 
 from ddmq_hpc.errors import BadMessage
@@ -25,8 +26,14 @@ class PackReader:
         self._last: tuple[str, list[bytes]] = ("", [])
 
     def content(self, path: str) -> bytes:
-        """All of a pack. Raises OSError: one of `fs.NO_FILE` for what is none."""
-        return self._fs.read(path, max(_MOST, _PARTS * self._largest()))
+        """All of a pack. Raises OSError: one of `fs.NO_FILE` for what is none, and for what another user does not let
+        anybody read, who would stop the queue with it."""
+        try:
+            return self._fs.read(path, max(_MOST, _PARTS * self._largest()))
+        except PermissionError as error:
+            if self._fs.lstat(path).st_uid == os.geteuid():
+                raise
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), path) from error
 
     def _read(self, path: str, pack: str) -> list[bytes]:
         """All lines of a pack; the last is what follows the last newline."""

@@ -40,6 +40,7 @@ from ddmq_hpc.sweeping import Sweeper, Swept
 from ddmq_hpc.taking import Taker
 
 if TYPE_CHECKING:
+    from ddmq_hpc.dropping import Fetcher
     from ddmq_hpc.signing import Signer  # loads what it computes with
 
 #: How often a client looks again before it says that a queue is empty while others move its messages about, the waits
@@ -65,6 +66,8 @@ class Queue:
         self.publish_lock = Lock()
         #: Asked to bring messages back when nothing is ready and other batch jobs hold some.
         self.idle_hook: Callable[[Queue], Swept | None] | None = None
+        #: Brings in what others dropped who may only publish; None in most queues, to which nobody may drop anything.
+        self.fetcher: Fetcher | None = None
         self._settings = settings
         self._signer: Signer | None = None
 
@@ -99,12 +102,11 @@ class Queue:
     def _signer_by(self, settings: Settings) -> Signer | None:
         """What signs and judges messages, as settings say that were read a moment ago; None in most queues. Raises
         `KeyFileError`."""
-        if settings.key_file is None and settings.sign is None:
+        if not settings.signs:
             return None
-        if self._signer is None or self._signer.settings is not settings:
-            from ddmq_hpc.signing import Signer
+        from ddmq_hpc.signing import signer
 
-            self._signer = Signer(self.name, settings)
+        self._signer = signer(self._signer, self.name, settings)
         return self._signer
 
     def accepting(self) -> Settings:
@@ -146,6 +148,8 @@ class Queue:
 
     def _take_now(self, count: int, duration: float | None, settings: Settings) -> list[Message]:
         self.sweeper.maybe(settings)
+        if self.fetcher:
+            self.fetcher.maybe(settings)
         if self.taker.stranded:
             self.taker.give_back()
         if settings.sign:
@@ -187,6 +191,8 @@ class Queue:
             self.fs.refresh(self.paths.leased)
             self.fs.sleep(_QUIET)  # that touch shall not look like a change
         for _ in range(_LOOKS):
+            if self.fetch(settings):  # what another client fetches meanwhile is in the listings that follow
+                return False
             before = self.fs.lstat(self.paths.leased).st_mtime_ns
             if self.taker.look_again():
                 return False
@@ -205,14 +211,15 @@ class Queue:
         return True
 
     def is_drained(self) -> bool:
-        """Whether nothing is ready, leased or delayed. Clients that move messages about do not make it seem so. Raises
-        `StorageError`."""
+        """Whether nothing is ready, leased, delayed, or dropped by those who may only publish. Clients that move
+        messages about do not make it seem so. Raises `StorageError`."""
+        settings = self._settings()
         try:
-            return self._looks_empty(self._settings()) and self._is_drained()
+            return self._looks_empty(settings) and self._is_drained(settings)
         except OSError as error:
             raise self.trouble(error, f"look whether queue {self.name!r} is drained") from error
 
-    def _is_drained(self) -> bool:
+    def _is_drained(self, settings: Settings) -> bool:
         """Of a message that is in none of three listings while `leased` does not change nothing is left: it can only
         have gone through there, or from `delayed` to `ready`, which is listed later."""
         fs, paths = self.fs, self.paths
@@ -221,6 +228,8 @@ class Queue:
             if fs.now(paths.tmp) - before / 1e9 < _QUIET:
                 fs.sleep(_QUIET)
                 continue
+            if self.fetch(settings):
+                return False
             windows = filter(is_delay_directory, fs.directories(paths.delayed))
             late = any(any(map(parse_delayed, fs.names(f"{paths.delayed}/{name}"))) for name in windows)
             if late or self.taker.look_again() or parse_leases(fs.names(paths.leased)):
@@ -340,13 +349,22 @@ class Queue:
     # -- housekeeping
 
     def sweep(self) -> Swept:
-        """Requeue what ran out and make ready what is due, now."""
+        """Requeue what ran out, make ready what is due, and bring in what was dropped, now."""
+        settings = self._settings()
         try:
-            swept = self.sweeper.sweep(self._settings())
+            fetched = self.fetch(settings)
+            swept = self.sweeper.sweep(settings)._replace(fetched=fetched)
         except OSError as error:
             raise self.trouble(error, f"sweep queue {self.name!r}") from error
         self.taker.forget()
         return swept
+
+    def fetch(self, settings: Settings) -> int:
+        """Bring in what others dropped; how many messages. Raises OSError."""
+        fetched = self.fetcher.fetch(settings) if self.fetcher else 0
+        if fetched:
+            self.taker.forget()
+        return fetched
 
     def close(self) -> None:
         self.journal.close()

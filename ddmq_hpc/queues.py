@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from stat import S_ISDIR
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from ddmq_hpc import settings as _settings
 from ddmq_hpc.errors import (
+    DropOnly,
     IncompleteQueue,
     LegacyQueue,
     NotFound,
@@ -20,12 +22,22 @@ from ddmq_hpc.errors import (
 )
 from ddmq_hpc.fs import GONE, Filesystem
 from ddmq_hpc.identity import Identity, token
-from ddmq_hpc.names import DIRECTORIES, GRAVE, LATER_DIRECTORIES, SETTINGS, QueuePaths, check_queue_name, is_queue_name
+from ddmq_hpc.names import (
+    DIRECTORIES,
+    DROP,
+    GRAVE,
+    LATER_DIRECTORIES,
+    SETTINGS,
+    QueuePaths,
+    check_queue_name,
+    is_queue_name,
+)
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import DEFAULTS, Settings
 
 if TYPE_CHECKING:
     from ddmq_hpc.doctor import Report
+    from ddmq_hpc.dropping import DropBox
     from ddmq_hpc.sharing import Sharing
     from ddmq_hpc.sweeping import Swept
 
@@ -71,6 +83,7 @@ class Queues:
                 raise RootNotFound(self.root) from None
             raise storage_error(error, f"open {self.root}") from error
         self._queues: dict[str, Queue] = {}
+        self._boxes: dict[str, DropBox] = {}
         self._readers: dict[str, SettingsReader] = {}
 
     def __enter__(self: _Self) -> _Self:
@@ -107,13 +120,14 @@ class Queues:
         except OSError as error:
             raise storage_error(error, f"create queue {queue!r}") from error
 
-    def closed_to_group(self, queue: str) -> str | None:
-        """What keeps the group of a queue out: a directory above it that the group may not enter, or the settings of
-        the root if it may not read those; None where nothing does. Raises `StorageError`."""
-        from ddmq_hpc.roots import closed_to
+    def closed_to_users(self, queue: str) -> str | None:
+        """What keeps those out whom a queue is for, its group or everybody: a directory above it that they may not
+        enter, or the settings of the root if they may not read those; None where nothing does. Raises
+        `StorageError`."""
+        from ddmq_hpc.roots import closed_to_users
 
         try:
-            return closed_to(self.root, self.fs.lstat(f"{self.root}/{queue}").st_gid)
+            return closed_to_users(self.fs, QueuePaths(self.root, queue))
         except OSError as error:
             raise storage_error(error, f"look who can enter {self.root}") from error
 
@@ -155,22 +169,42 @@ class Queues:
         """The same without looking whether it is still there: its methods find out."""
         return self._queues.get(name) or self._find(name)
 
+    def _publishing(self, name: str) -> Queue | DropBox:
+        """Where messages for a queue are published: a drop box for those who may do nothing else."""
+        return self._queues.get(name) or self._boxes.get(name) or self._find_publishing(name)
+
+    def _find_publishing(self, name: str) -> Queue | DropBox:
+        try:
+            return self._find(name)
+        except DropOnly:
+            from ddmq_hpc.dropping import DropBox
+
+            settings = SettingsReader(self.fs, [self._settings_file]).settings  # those of the queue cannot be read
+            found = self._boxes[name] = DropBox(self.fs, QueuePaths(self.root, name), settings)
+            return found
+
     def _find(self, name: str) -> Queue:
         paths = QueuePaths(self.root, check_queue_name(name))
         if known := self._queues.pop(name, None):
             known.close()
-        if not self._is_queue(paths):
+        there = self._directories(paths)
+        if not there:
             if not self._create:
                 raise self._missing(paths)
             self.create_queue(name)
+            there = self._directories(paths)
         try:
             fs = self.fs.below(paths.top, paths.tmp)
         except OSError as error:
             raise storage_error(error, f"open queue {name!r}") from error
-        files = self._settings_file, SettingsFile(fs, paths.settings)
+        files = [self._settings_file, SettingsFile(fs, paths.settings)]
         reader = self._readers[name] = SettingsReader(fs, files)
         found = self._queues[name] = Queue(fs, paths, self._identity, reader.settings)
         found.idle_hook = _recover_maybe
+        if DROP in there:
+            from ddmq_hpc.dropping import fetcher
+
+            found.fetcher = fetcher(fs, paths)
         return found
 
     def _missing(self, paths: QueuePaths) -> NotFound:
@@ -181,19 +215,32 @@ class Queues:
         return (IncompleteQueue if is_begun(self.fs, paths) else QueueNotFound)(self.root, paths.queue)
 
     def _is_queue(self, paths: QueuePaths) -> bool:
-        """Whether all state directories are there. Raises `StorageError` where one of its directories is a link, which
-        could lead out of the root."""
+        """Whether all state directories are there. Raises as `_directories`."""
+        return bool(self._directories(paths))
+
+    def _directories(self, paths: QueuePaths) -> set[str]:
+        """The directories of a queue; none when not all state directories are there. Raises `DropOnly` where this user
+        may only publish, `StorageError` where one of its directories is a link, which could lead out of the root."""
         if os.path.islink(paths.top):
-            return False
+            return set()
         try:
             found, links = self.fs.directories_and_links(paths.top)
             if leading := {*DIRECTORIES, *LATER_DIRECTORIES}.intersection(links):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), f"{paths.top}/{min(leading)}")
         except OSError as error:
             if error.errno in GONE or error.errno == errno.ENOTDIR:
-                return False
+                return set()
+            if error.errno == errno.EACCES and self._is_drop_box(paths):
+                raise DropOnly(error, paths.queue) from error
             raise storage_error(error, f"open queue {paths.queue!r}") from error
-        return set(found) >= set(DIRECTORIES)
+        return set(found) if set(found) >= set(DIRECTORIES) else set()
+
+    def _is_drop_box(self, paths: QueuePaths) -> bool:
+        """Of a queue that this user may not list."""
+        try:
+            return S_ISDIR(self.fs.lstat(paths.drop).st_mode)
+        except OSError:
+            return False
 
 
 def _recover_maybe(queue: Queue) -> Swept | None:
@@ -228,7 +275,7 @@ class SettingsFile:
 class SettingsReader:
     """The settings that files give, read again after half a minute."""
 
-    def __init__(self, fs: Filesystem, files: tuple[SettingsFile, SettingsFile]) -> None:
+    def __init__(self, fs: Filesystem, files: Sequence[SettingsFile]) -> None:
         self._fs = fs
         self._files = files
         self._read_at = -1e9

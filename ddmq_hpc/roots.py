@@ -13,13 +13,15 @@ from ddmq_hpc.errors import LegacyQueue, SettingsError, UnfitDirectory, UsageErr
 from ddmq_hpc.fs import NO_LINKS, Filesystem
 from ddmq_hpc.identity import group_name, token
 from ddmq_hpc.names import DIRECTORIES, LAYOUT_KEY, LEGACY_WORK, SETTINGS, QueuePaths, is_queue_name
-from ddmq_hpc.sharing import Sharing
+from ddmq_hpc.sharing import Sharing, drop_mode, is_for_everybody
 
 if TYPE_CHECKING:
     from ddmq_hpc.doctor import Report
 
 #: Whom settings trust counts only if nobody else can write them, whatever the umask.
 _SETTINGS_MODE = 0o644
+#: What is in a root where some may only publish: they read its settings.
+_READABLE = 0o755
 
 
 def make_root(
@@ -46,7 +48,8 @@ def make_root(
             raise
         if sharing and not was_there:
             _share(fs, root, sharing)
-        fs = fs.below(root, root)
+        drops = sharing is not None and drop_mode(sharing.mode) is not None
+        fs = fs.granting(_READABLE) if drops else fs.below(root, root)
         _write_root_settings(fs, root)
         checkup.write(fs, root, found)
     except OSError as error:
@@ -77,13 +80,14 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
         raise LegacyQueue(paths.root, paths.queue)
     if sharing:
         _share(fs, paths.top, sharing)
+        _make_drop(fs, paths, sharing)
     fs = fs.below(paths.top, paths.tmp)
     _make_directory(fs, paths.tmp)
     if settings or not os.path.lexists(paths.settings):
         _write_settings(fs, paths, settings)
     for name in reversed(DIRECTORIES):
-        if not _make_directory(fs, f"{paths.top}/{name}") and sharing:
-            fs.grant_directory(f"{paths.top}/{name}", sharing.mode & 0o777)  # of one who died before that
+        if not _make_directory(fs, f"{paths.top}/{name}") and sharing and fs.shared:
+            fs.grant_directory(f"{paths.top}/{name}", fs.shared & 0o777)  # of one who died before that
 
 
 def _make_directory(fs: Filesystem, path: str, mode: int = 0o755) -> bool:
@@ -104,6 +108,23 @@ def _share(fs: Filesystem, path: str, sharing: Sharing) -> None:
         raise PermissionError(errno.EPERM, f"mode {sharing.mode:04o} cannot be set for group {group}", path)
 
 
+def _make_drop(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
+    """Where those drop messages who may only publish, if there are any. Raises `UsageError` where the file system does
+    not keep them from each other's files; OSError."""
+    mode = drop_mode(sharing.mode)
+    if mode is None:
+        return
+    _make_directory(fs, paths.drop, 0o700)
+    try:
+        _share(fs, paths.drop, Sharing(sharing.group, mode))
+    except PermissionError:
+        found = S_IMODE(fs.lstat(paths.drop).st_mode)
+        for path in (paths.drop, paths.top):
+            fs.remove_empty(path)
+        told = f"queue {paths.queue!r} was not made: here drop/ gets mode {found:04o} where {mode:04o} was set, so that"
+        raise UsageError(f"{told} users could remove what others drop; use another file system") from None
+
+
 def check_shared(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
     """Raise `UsageError` for a queue that is there and is not shared like that; OSError."""
     found = fs.lstat(paths.top)
@@ -112,15 +133,21 @@ def check_shared(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
         raise UsageError(f"queue {paths.queue!r} {is_now}: docs/shared.md says how to open it to others")
 
 
-def closed_to(root: str, group: int) -> str | None:
-    """What on the way to the queues of a root a group cannot enter, or the root's settings if it cannot read those;
-    None where all is open. Raises OSError."""
+def closed_to(root: str, group: int | None) -> str | None:
+    """What on the way to the queues of a root a group (None: any other user) cannot enter, or the root's settings if it
+    cannot read those; None where all is open. Raises OSError."""
     ways = [(path, S_IXGRP, S_IXOTH) for path in (*reversed(_parents(root)), root)]
     for path, of_group, of_others in (*ways, (f"{root}/{SETTINGS}", S_IRGRP, S_IROTH)):
         found = os.stat(path)
         if not found.st_mode & (of_group if found.st_gid == group else of_others):
             return path
     return None
+
+
+def closed_to_users(fs: Filesystem, paths: QueuePaths) -> str | None:
+    """The same for those whom a queue is for, beside its owner."""
+    found = fs.lstat(paths.top)
+    return closed_to(paths.root, None if is_for_everybody(found.st_mode) else found.st_gid)
 
 
 def _parents(path: str) -> list[str]:

@@ -221,6 +221,11 @@ class Settings:
     paused_by: str | None = _setting(None, optional(note), "who said so, and when")
 
     @property
+    def signs(self) -> bool:
+        """Whether messages are signed."""
+        return self.key_file is not None or self.sign is not None
+
+    @property
     def steered(self) -> str:
         """Who paused it and why, as the end of a sentence; empty where nobody said."""
         return steered(self.paused_by, self.paused_reason)

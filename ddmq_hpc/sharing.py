@@ -2,19 +2,26 @@
 
 A queue is shared when its directory has the setgid bit and may be written by its group (2770). All that is made in it
 then belongs to that group, and is made so that the group may read and write it, see `Filesystem.below`.
+
+A directory that others may enter, and neither list nor write (0711, 2710), is a drop box for them: they may publish to
+the queue, see `dropping`, and nothing in it is theirs but its `drop/`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from stat import S_ISGID, S_IWGRP, S_IWOTH
+from stat import S_IMODE, S_ISGID, S_IWGRP, S_IWOTH
 from typing import NamedTuple
 
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.identity import group_id
 
 _SHARED = 0o2770
+#: Modes of the directories of drop boxes, for everybody and for a group, and those of what stands in them for whoever
+#: drops: to enter and to write, with the sticky bit, so that what stands there is its owner's to remove or rename.
+_FOR_EVERYBODY, _FOR_GROUP = 0o711, 0o2710
+_DROPS = {_FOR_EVERYBODY: 0o1733, _FOR_GROUP: 0o3730}
 _OCTAL = re.compile(r"0?[0-7]{3,4}", re.ASCII)
 
 
@@ -39,13 +46,24 @@ def is_shared(mode: int) -> bool:
     return mode & (S_ISGID | S_IWGRP) == S_ISGID | S_IWGRP
 
 
+def drop_mode(mode: int) -> int | None:
+    """The mode of `drop/` in a queue whose directory has that one; None where that is no drop box."""
+    return _DROPS.get(S_IMODE(mode))
+
+
+def is_for_everybody(mode: int) -> bool:
+    """Whether a directory with that mode is a drop box for everybody, not for a group alone."""
+    return S_IMODE(mode) == _FOR_EVERYBODY
+
+
 def granted(mode: int) -> int | None:
     """What others than its owner may do in a directory with that mode, they may do with all that is made in it: these
     permissions; None where it is its owner's alone. Nothing is ever for everybody to write, nor for a group that files
-    do not get from their directory."""
+    do not get from their directory, and nothing at all is for those who may not list that directory."""
     if not mode & 0o077:
         return None
-    return mode & ~(S_IWOTH if is_shared(mode) else S_IWOTH | S_IWGRP)
+    closed = sum(0o7 << at for at in (3, 0) if not mode >> at & 0o4)
+    return mode & ~(closed | (S_IWOTH if is_shared(mode) else S_IWOTH | S_IWGRP))
 
 
 def _own_group(name: str) -> int:
@@ -68,4 +86,9 @@ def _checked(text: str) -> int:
         raise UsageError(f"{told}its owner must read, write and enter it; use 2770, or 0700 for yourself alone")
     if mode & S_IWGRP and mode & 0o2070 != 0o2070:
         raise UsageError(f"{told}whoever writes must read and enter, and files must get the group (setgid); use 2770")
+    if mode not in _DROPS and any(mode >> at & 0o5 == 0o1 for at in (3, 0)):
+        raise UsageError(
+            f"{told}whoever may enter a queue and not list it may only drop messages there, and then nobody else may "
+            "look into it; use 2710 with --group, or 0711 for everybody"
+        )
     return mode

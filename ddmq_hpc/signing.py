@@ -76,6 +76,11 @@ class Signer:
         return None if any(hmac.compare_digest(key.sign(text), code) for key in keys) else BAD_SIGNATURE
 
 
+def signer(known: Signer | None, queue: str, settings: Settings) -> Signer:
+    """The `known` one as long as settings are; with those the keys are read again. Raises `KeyFileError`."""
+    return known if known and known.settings is settings else Signer(queue, settings)
+
+
 def _read(path: str) -> list[bytes]:
     """The keys of a file that nobody else can write, and not everybody read."""
     try:

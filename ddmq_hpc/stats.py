@@ -9,6 +9,7 @@ from ddmq_hpc.names import (
     Entry,
     is_bucket,
     is_delay_directory,
+    is_pack,
     is_priority,
     parse_dead,
     parse_delayed,
@@ -23,7 +24,8 @@ from ddmq_hpc.queue import Queue
 class Stats:
     """Numbers of messages by state. `oldest` is the age in seconds of the oldest ready message, None when there is
     none; `holders` counts the processes and hosts that hold leases, which are not all the workers that are alive;
-    `foreign` names files that are none of this product's."""
+    `foreign` names files that are none of this product's. `dropped` were published by users who may do nothing else,
+    and wait to be brought in: by the next take, worker or `clean` of the queue's owner."""
 
     queue: str
     ready: int
@@ -39,6 +41,7 @@ class Stats:
     paused_by: str | None = None
     priorities: dict[int, int] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
+    dropped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         found = asdict(self)
@@ -66,6 +69,8 @@ def stats(queue: Queue) -> Stats:
             oldest = min(oldest, first) if oldest and first else oldest or first
         priorities[int(priority)] = count
     leased, holders = _leased(queue, foreign)
+    dropped, strange = queue.fetcher.waiting() if queue.fetcher else (0, [])
+    foreign += [f"drop/{name}" for name in strange if not is_pack(name)]
     age = max(0.0, fs.now(paths.tmp) - published_ns(oldest) / 1e9) if oldest else None
     return Stats(
         queue=queue.name,
@@ -82,6 +87,7 @@ def stats(queue: Queue) -> Stats:
         paused_by=settings.paused_by,
         priorities={priority: count for priority, count in priorities.items() if count},
         foreign=foreign,
+        dropped=dropped,
     )
 
 

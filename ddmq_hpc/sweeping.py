@@ -42,7 +42,8 @@ from ddmq_hpc.settling import take_over
 SWEEP_SECONDS = 10.0
 #: Seconds between looks for delayed messages that are due.
 DUE_SECONDS = 1.0
-_LEFTOVER_SECONDS = 3600
+#: After these nobody works any more on what somebody began to write.
+LEFTOVER_SECONDS = 3600
 
 
 class Swept(NamedTuple):
@@ -51,6 +52,7 @@ class Swept(NamedTuple):
     requeued: int = 0
     dead: int = 0
     due: int = 0
+    fetched: int = 0  # by the queue: from drop/
 
 
 class Sweeper:
@@ -234,7 +236,7 @@ class Sweeper:
                 found = fs.lstat(path)
             except OSError:
                 continue
-            if not is_leftover(name) or now - found.st_mtime < _LEFTOVER_SECONDS:
+            if not is_leftover(name) or now - found.st_mtime < LEFTOVER_SECONDS:
                 continue
             if S_ISDIR(found.st_mode):
                 fs.remove_tree(path)

@@ -105,7 +105,7 @@ def _pace(before: Snapshot | None, now: Snapshot) -> float | None:
 
 
 def _eta(now: Snapshot, pace: float | None) -> float | None:
-    left = now.stats.ready + now.stats.leased + now.stats.delayed
+    left = now.stats.ready + now.stats.leased + now.stats.delayed + now.stats.dropped
     if not left:
         return 0.0
     goes_on = now.stats.leased or (now.stats.ready and any(info.alive == "yes" for info in now.workers))

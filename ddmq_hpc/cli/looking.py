@@ -39,6 +39,7 @@ _LISTED = (*_STATES, "done")
 #: How often --watch looks unless told otherwise, and at most (seconds).
 _WATCH_EVERY, _WATCH_LEAST = "2s", 0.5
 _COLUMNS = ("queue", *_STATES, "oldest", "holders", "draining", "paused")
+_CSV = (*_COLUMNS, "dropped")
 _OF_USER = ("queue", "user", *_STATES, "holds", "unknown")
 #: What a narrow terminal does not show, the first one first. What wants to be looked at is shown all the same.
 _SPARE = ("holders", "damaged", "delayed", "oldest")
@@ -105,7 +106,7 @@ def status_command(given: tuple[str, ...], shape: str, watch: float | None, user
     if shape in ("json", "yaml"):
         out_answer(shape, root=broker.root, queues=rows)
     elif shape == "csv":
-        out_csv(_COLUMNS, rows)
+        out_csv(_CSV, rows)
     elif rows or not failures.last:
         _table(rows, broker.root)
     failures.end()
@@ -165,6 +166,8 @@ def _table(rows: list[dict[str, Any]], root: str) -> None:
     for row in rows:
         if (row["paused"] or row["draining"]) and (told := steered(row["paused_by"], row["paused_reason"])):
             out(f"{row['queue']} was {'paused' if row['paused'] else 'told to drain'}{printable(told)}")
+        if row["dropped"]:
+            out(f"{row['queue']} has {row['dropped']} dropped that the next pull, worker or clean brings in")
         if row["foreign"]:
             shown = ", ".join(printable(name) for name in row["foreign"][:3])
             click.echo(f"{row['queue']}: {len(row['foreign'])} foreign files, left alone: {shown}", err=True)
@@ -203,7 +206,7 @@ def view_command(given: tuple[str, ...], force: bool, only_names: bool, shape: s
     if only_names:
         found: Any = [broker.queue(name).name for name in names]
     else:
-        found = {row.queue: [row.ready + row.delayed, row.leased] for row in map(broker.stats, names)}
+        found = {row.queue: [row.ready + row.delayed + row.dropped, row.leased] for row in map(broker.stats, names)}
     if shape == "json":
         out_json(found)
     elif shape == "yaml":

@@ -66,7 +66,7 @@ def publish_command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Put messages into a queue. Prints the id of a single one.
+    """Put messages into a queue. Prints the id of a single one, unless it is dropped (docs/shared.md): it has none yet.
 
     TEXT - is what comes on standard input, as one message, without its last line end. An empty TEXT is refused, since
     most are variables of a script that were never set; one that is meant is --json '""', and a dash --json '"-"'.
@@ -93,8 +93,10 @@ def publish_command(
         root, queue, text = places(given, "ROOT", "QUEUE", "TEXT")
         body = _body(text, as_json)
         message = forced(root, force).publish(queue, body, key=key, if_exists=if_exists, **options)
-        if not quiet:
+        if not quiet and message.id:
             out_done(message.id, f"message {message.id} is published")
+        elif not quiet:
+            click.echo(f"ddmq-hpc: dropped into {queue}: its owner's clients give it an id", err=True)
         return
     if key is not None:
         raise UsageError("--key goes with a single message")

@@ -21,7 +21,7 @@ from ddmq_hpc.cli.common import (
 from ddmq_hpc.cli.several import Failures, queues_of
 from ddmq_hpc.errors import MessageNotFound, RootNotFound, UsageError
 from ddmq_hpc.roots import is_root
-from ddmq_hpc.sharing import sharing
+from ddmq_hpc.sharing import is_for_everybody, sharing
 
 if TYPE_CHECKING:
     from ddmq_hpc.doctor import Report
@@ -44,12 +44,14 @@ def create_command(
     first, as the quick part of `ddmq-hpc doctor` does. Where queues cannot work none is made.
 
     With --group the queue is the group's, and the root, too, if this makes it; what anybody may do then is told in
-    docs/shared.md. Modes with which everybody could write are refused.
+    docs/shared.md. Modes with which everybody could write are refused. With --mode 0711 everybody may publish to it,
+    and do nothing else; with --group and --mode 2710 the group may.
 
     \b
       ddmq-hpc create -f /scratch/me/queues tasks
       ddmq-hpc create ROOT small,large --set timeout=2h --set requeue_limit=3
       ddmq-hpc create -f /scratch/lab/queues tasks --group lab
+      ddmq-hpc create -f /scratch/me/inbox requests --mode 0711
     """
     root, queues = root_and_list(given)
     settings, shared = _settings(pairs), sharing(group, mode)
@@ -62,8 +64,9 @@ def create_command(
     for name in queues:
         made = broker.create_queue(name, **settings)
         out(f"{'made' if made else 'there already:'} queue {name} in {printable(broker.root)}")
-        if shared and (closed := broker.closed_to_group(name)):
-            click.echo(f"ddmq-hpc: warning: members cannot get past {printable(closed)}: see chmod and chgrp", err=True)
+        if shared and (closed := broker.closed_to_users(name)):
+            who = "others" if is_for_everybody(shared.mode) else "members"
+            click.echo(f"ddmq-hpc: warning: {who} cannot get past {printable(closed)}: see chmod and chgrp", err=True)
 
 
 def _warn(report: Report) -> None:

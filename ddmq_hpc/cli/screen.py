@@ -118,7 +118,7 @@ class Drawing:
         sizes = {
             "done": view.hour.ever,
             "leased": view.stats.leased,
-            "ready": view.stats.ready + view.stats.delayed,
+            "ready": view.stats.ready + view.stats.delayed + view.stats.dropped,
             "dead": view.stats.dead,
         }
         total = sum(sizes.values())
@@ -137,6 +137,7 @@ class Drawing:
             (f"ready {found.ready:,}", ""),
             (f"leased {found.leased:,}", "yellow"),
             *[(f"delayed {found.delayed:,}", "")] * (found.delayed > 0),
+            *[(f"dropped {found.dropped:,}", "")] * (found.dropped > 0),
             (f"dead {found.dead:,}", "red" if found.dead else ""),
             *[(f"damaged {found.damaged:,}", "red")] * (found.damaged > 0),
         ]
@@ -202,7 +203,10 @@ class Drawing:
 
 
 def _idles(view: View | Trouble) -> bool:
-    return isinstance(view, View) and not (view.stats.leased or view.stats.ready or view.stats.delayed)
+    if not isinstance(view, View):
+        return False
+    found = view.stats
+    return not (found.leased or found.ready or found.delayed or found.dropped)
 
 
 def shares(sizes: Sequence[float], cells: int) -> list[int]:

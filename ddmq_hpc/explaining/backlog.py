@@ -68,7 +68,7 @@ def _who_says_paused(sight: Sight) -> str:
 def empty(sight: Sight) -> Reason | None:
     """Nothing waits and nobody works."""
     found = sight.stats
-    if found.ready or found.leased or found.delayed:
+    if found.ready or found.leased or found.delayed or found.dropped:
         return None
     dead = f" but {count(found.dead, 'dead letter')}" if found.dead else ""
     text = f"There is nothing in the queue{dead}: all that was published is done, or nothing was."

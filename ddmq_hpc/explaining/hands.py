@@ -21,7 +21,8 @@ _SNAKEMAKE = ["--snakemake"]
 
 
 def _has_work(sight: Sight) -> bool:
-    return bool(sight.stats.ready or sight.stats.delayed)
+    found = sight.stats
+    return bool(found.ready or found.delayed or found.dropped)
 
 
 def submitted(sight: Sight) -> Reason | None:

@@ -13,6 +13,7 @@
     ROOT/QUEUE/groups/<group>/<pack>                 a link to each pack of a group that is not finished
     ROOT/QUEUE/groups/<group>/open.<token>           somebody publishes to it
     ROOT/QUEUE/done/<window>/<ended>.<priority>.<entry>
+    ROOT/QUEUE/drop/<due>.<priority>.<pack>          published by those who may do nothing else
 
 `entries` has what stands for messages, `paths` the directories and what is where in them, `clients` what clients write
 for one another beside messages. All of it is imported from here; `clients` is loaded once something of it is.
@@ -39,6 +40,7 @@ from ddmq_hpc.names.entries import (
     Dead,
     Delayed,
     Done,
+    Dropped,
     Entry,
     Lease,
     any_divided,
@@ -55,6 +57,7 @@ from ddmq_hpc.names.entries import (
     parse_dead,
     parse_delayed,
     parse_done,
+    parse_dropped,
     parse_entry,
     parse_lease,
     parse_leases,
@@ -70,6 +73,7 @@ from ddmq_hpc.names.paths import (
     DELAYED,
     DIRECTORIES,
     DONE,
+    DROP,
     GRAVE,
     GROUPS,
     JOURNAL,

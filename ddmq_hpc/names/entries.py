@@ -42,6 +42,7 @@ _LEASE_NAME = re.compile(
 )
 _DELAYED_NAME = re.compile(rf"(\d{{15}})\.({NUMBER})\.{_ENTRY}", re.ASCII)
 _DEAD_NAME = re.compile(rf"({NUMBER})\.{_ENTRY}~([a-z0-9-]{{1,60}})", re.ASCII)
+_DROPPED_NAME = re.compile(rf"(\d{{15}})\.({NUMBER}|-)\.({PACK})", re.ASCII)
 _PACK_NAME = re.compile(PACK, re.ASCII)
 _PRIORITY_NAME = re.compile(NUMBER, re.ASCII)
 _MESSAGE_ID = re.compile(rf"({PACK})\.({NUMBER})", re.ASCII)
@@ -126,6 +127,19 @@ class Done(NamedTuple):
         return f"{self.ended:015d}.{self.priority}.{self.entry.name}"
 
 
+class Dropped(NamedTuple):
+    """A pack of one message that somebody dropped who may only publish: `due` as of a delayed one, 0 when it is ready
+    at once, `priority` None when it is to have the queue's. Whoever fetches it gives it another pack's name."""
+
+    due: int
+    priority: int | None
+    pack: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.due:015d}.{'-' if self.priority is None else self.priority}.{self.pack}"
+
+
 class Dead(NamedTuple):
     """A dead letter and the word for why it died."""
 
@@ -198,6 +212,12 @@ def parse_dead(name: str) -> Dead | None:
     groups = found.groups()
     entry = _entry(groups[1:6])
     return entry and Dead(int(groups[0]), entry, groups[6])
+
+
+def parse_dropped(name: str) -> Dropped | None:
+    """What a name in drop/ says; None for a foreign file."""
+    found = _DROPPED_NAME.fullmatch(name)
+    return Dropped(int(found[1]), None if found[2] == "-" else int(found[2]), found[3]) if found else None
 
 
 def is_priority(name: str) -> bool:

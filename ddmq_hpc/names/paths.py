@@ -20,11 +20,13 @@ LOGS, STATE = "logs", "state"
 REPORTS = "reports"
 #: Made when the first message of a group is published; when the first finished message is kept.
 GROUPS, DONE = "groups", "done"
+#: Made with a queue to which some may only publish: what they drop there.
+DROP = "drop"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
 #: Everything a queue directory holds; the first four are the states of a message.
 DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
 #: What else it may hold.
-LATER_DIRECTORIES = (LOGS, STATE, REPORTS, GROUPS, DONE)
+LATER_DIRECTORIES = (LOGS, STATE, REPORTS, GROUPS, DONE, DROP)
 #: Where ddmq, the predecessor, has the consumed messages of a queue.
 LEGACY_WORK = "work"
 #: What was found about the file system when the root was made.
@@ -259,6 +261,7 @@ class QueuePaths(LockPaths):
         self.reports = f"{self.top}/{REPORTS}"
         self.groups = f"{self.top}/{GROUPS}"
         self.done = f"{self.top}/{DONE}"
+        self.drop = f"{self.top}/{DROP}"
 
     def bucket(self, priority: int, pack: str) -> str:
         return f"{self.ready}/{priority}/{bucket_of(pack)}"
@@ -282,6 +285,9 @@ class QueuePaths(LockPaths):
 
     def in_done(self, done: Done) -> str:
         return f"{self.done}/{done_window(done.ended)}/{done.name}"
+
+    def in_drop(self, name: str) -> str:
+        return f"{self.drop}/{name}"
 
     def in_dead(self, dead: Dead) -> str:
         return f"{self.dead}/{dead.name}"

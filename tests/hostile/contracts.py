@@ -111,8 +111,9 @@ def _file(data: bytes) -> Any:
 PARSERS: dict[str, Callable[[str], Any]] = {
     name: getattr(names, name)
     for name in (
-        *("parse_entry", "parse_lease", "parse_delayed", "parse_done", "parse_dead", "parse_message_id"),
-        *("parse_message_range", "parse_lock", "parse_ticket", "parse_worker_file", "parse_submission", "parse_report"),
+        *("parse_entry", "parse_lease", "parse_delayed", "parse_done", "parse_dead", "parse_dropped"),
+        *("parse_message_id", "parse_message_range", "parse_lock", "parse_ticket", "parse_worker_file"),
+        *("parse_submission", "parse_report"),
         *("parse_packed_journal", "parse_after", "journal_day", "retired_from"),
     )
 }

@@ -94,7 +94,7 @@ def prepare(top: Path) -> Path:
         Registration(queue, WorkerInfo.of_this_process(queue, "worker-1", ["q"])).start()
     with Broker(root) as broker:
         broker.publish("q", "keyed", key="k", delay="1d")
-    for name in ("logs", "state", "reports", "reports/abcdefghijklmnop"):
+    for name in ("logs", "state", "reports", "reports/abcdefghijklmnop", "drop"):
         (root / "q" / name).mkdir()
     (root / "q" / "logs" / "worker-1.log").write_text("output\n")
     return root
@@ -479,7 +479,7 @@ _NAMES_OF_ENTRIES = [
 #: Names that mean something there, and that clients take for their own, by directory.
 NAMES: dict[str, list[str]] = {
     "..": ["ddmq-checkup.json", "other", ".deleted-q-aaaaaaaa", "q.lock"],
-    ".": ["groups", "done", "logs", "state", "reports", "work"],
+    ".": ["groups", "done", "logs", "state", "reports", "drop", "work"],
     "ready": ["0", "5", "998", "1000000000000000000", "9999999999999999999", "00"],
     "ready/999": ["000000000000-0", "000108796296-0", "999999999999-6"],
     "ready/999/000108796296-0": _NAMES_OF_ENTRIES,
@@ -497,6 +497,11 @@ NAMES: dict[str, list[str]] = {
     "delayed": ["000000000001", "999999999999", "after.g", "after.nobody", "after.g+h", "after..", "after."],
     "delayed/000000000001": [f"{due}.5.{name}" for due in ("000000000000001", "9" * 15) for name in _NAMES_OF_ENTRIES],
     "delayed/after.g": [f"000000000000001.5.{name}" for name in _NAMES_OF_ENTRIES],
+    "drop": [
+        *(f"{due}.{priority}.{PACK}" for due in ("0" * 15, "9" * 15) for priority in ("-", "5", "9" * 19)),
+        *(f"{'0' * 15}.5.{name}" for name in _NAMES_OF_ENTRIES),
+        PACK,
+    ],
     "dead": [f"5.{name}~{reason}" for reason in ("rejected", "x-" * 30) for name in _NAMES_OF_ENTRIES],
     "damaged": [f"5.{name}~corrupt" for name in _NAMES_OF_ENTRIES],
     "done": ["000000000001", "999999999999"],

@@ -118,7 +118,7 @@ def _pulled(root: Path) -> list[object]:
 
 # The directories that clients list for each message.
 @pytest.mark.parametrize(
-    "where", ["ready", "ready/999", "leased", "delayed", "delayed/after.g", "groups", "groups/g", "locks"]
+    "where", ["ready", "ready/999", "leased", "delayed", "delayed/after.g", "groups", "groups/g", "locks", "drop"]
 )
 def test_foreign_files_hide_no_message_and_no_end(root: Path, where: str) -> None:
     kinds = sorted(KINDS)
@@ -130,7 +130,7 @@ def test_foreign_files_hide_no_message_and_no_end(root: Path, where: str) -> Non
     assert time.process_time() - begin < 1
 
 
-@pytest.mark.parametrize("where", ["ready/999/000108796296-0", "leased", "delayed/000000000001"])
+@pytest.mark.parametrize("where", ["ready/999/000108796296-0", "leased", "delayed/000000000001", "drop"])
 def test_a_queue_with_nothing_but_foreign_files_is_drained(root: Path, where: str) -> None:
     with Broker(root) as broker:
         broker.create_queue("p")
@@ -163,7 +163,22 @@ def test_a_fifo_that_somebody_writes_to_is_no_message(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ready", "leased", "delayed", "dead", "tmp", "locks", "groups", "done", "reports", "logs", "state", "keys"]
+    "name",
+    [
+        "ready",
+        "leased",
+        "delayed",
+        "dead",
+        "tmp",
+        "locks",
+        "groups",
+        "done",
+        "reports",
+        "logs",
+        "state",
+        "keys",
+        "drop",
+    ],
 )
 def test_no_directory_of_a_queue_may_be_a_link(root: Path, tmp_path: Path, name: str) -> None:
     precious = picture(tmp_path / "outside")
