@@ -410,7 +410,14 @@ def to_json(value: Mapping[str, Any]) -> str:
 
 def body_text(body: Any) -> str:
     """A body for programs that read text: text as it is, any other value as JSON. No environment variable can hold a
-    NUL, so text with one is given as JSON, too."""
-    if isinstance(body, str) and "\0" not in body:
-        return body
-    return _encode_ascii(body)
+    NUL, or half a surrogate pair that stands for no byte of a file's name, so text with one is given as JSON, too."""
+    return body if isinstance(body, str) and _is_plain(body) else _encode_ascii(body)
+
+
+def _is_plain(text: str) -> bool:
+    if text.isascii():
+        return "\0" not in text
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False

@@ -85,21 +85,9 @@ def _print(messages: list[Message], shape: str, root: str) -> None:
         out_plain(message.to_dict() for message in messages)
     elif shape == "body":
         for message in messages:
-            out(_shell_text(message))
+            out(body_text(message.message))
     else:
         out(_exports(messages[0], root))
-
-
-def _shell_text(message: Message) -> str:
-    """Lone surrogates other than those that stand for bytes have no form outside JSON."""
-    text = body_text(message.message)
-    try:
-        text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        import json
-
-        return json.dumps(message.message)
-    return text
 
 
 def _exports(message: Message, root: str) -> str:
@@ -108,7 +96,7 @@ def _exports(message: Message, root: str) -> str:
     values = {
         "ROOT": root,
         "QUEUE": message.queue,
-        "MESSAGE": _shell_text(message),
+        "MESSAGE": body_text(message.message),
         "ID": message.id,
         "RECEIPT": message.receipt or "",
         "ATTEMPT": str(message.attempt),

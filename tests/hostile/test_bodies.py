@@ -55,6 +55,12 @@ def test_a_message_stays_one_argument(root: Path) -> None:
     assert not Path("owned").exists()
 
 
+def test_half_a_pair_is_told_as_json(root: Path) -> None:
+    _publish(root, "\ud800")
+    assert _command("exec", str(root), "p", "--", sys.executable, "-c", TELL, "{}").returncode == 0
+    assert json.loads(Path("told").read_text()) == [json.dumps("\ud800")]
+
+
 def test_a_field_of_a_message_stays_one_argument(root: Path) -> None:
     _publish(root, {"name": "$(touch owned); '\"\n"})
     assert _command("exec", str(root), "p", "--", sys.executable, "-c", TELL, "--name={name}").returncode == 0

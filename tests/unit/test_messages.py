@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -107,3 +108,11 @@ def test_text_for_programs_has_no_nul(body: Any) -> None:
     assert "\0" not in text
     if not isinstance(body, str):
         assert json.loads(text) == body
+
+
+@given(TEXT)
+def test_text_for_programs_has_bytes(text: str) -> None:
+    """Whatever it is, it can be an argument, and stays what it is if that can be one."""
+    given = body_text(text)
+    os.fsencode(given)
+    assert given == text or json.loads(given) == text
