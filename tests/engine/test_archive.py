@@ -355,7 +355,7 @@ def test_a_damaged_one_stops_nobody(broker: Broker) -> None:
         compact(queue.fs, queue.paths, queue.settings)
         if day == 2:
             path = Path(queue.paths.journal, compressed(queue)[0])
-            path.write_bytes(path.read_bytes()[:-9])
+            path.write_bytes(path.read_bytes()[:-8])  # its check sum: what is before is whole
     assert len(compressed(queue)) <= 8 and path.exists()
     assert told(queue) == idents
 
