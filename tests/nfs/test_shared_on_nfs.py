@@ -135,6 +135,25 @@ def test_all_that_is_made_is_the_groups(site: Site, members: tuple[Member, Membe
     assert site.server.check("bash", "-c", f"find {EXPORT}/home/root {CLOSED}") == ""
 
 
+def test_strangers_drop_messages_and_the_owner_brings_them_in(site: Site, root: str) -> None:
+    """Root of a client is a stranger here as any other."""
+    ann = Member(site.clients[0], root, 7001, 0o077)
+    stranger = Member(site.clients[1], root, 7009, 0o077, 7999)
+    done(ann.command("create", "-f", root, "tasks", "--mode", "0711"))
+    stranger.run("publish", "of a stranger")
+    done(site.command(site.clients[2], "publish", root, "tasks", "of root"))
+    for verb in ("pull", "status"):
+        refused = stranger.command(verb, root, "tasks").wait(60)
+        assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1, refused
+    # In the order of the server's clock, by which those publish who may only touch what is theirs.
+    pulled = [json.loads(ann.run("pull", "--wait", "20s"))["message"] for _ in range(2)]
+    assert pulled == ["of a stranger", "of root"]
+    assert site.server.check("ls", f"{EXPORT}/home/root/tasks/drop", f"{EXPORT}/home/root/tasks/damaged").split() == [
+        f"{EXPORT}/home/root/tasks/damaged:",
+        f"{EXPORT}/home/root/tasks/drop:",
+    ]
+
+
 def test_root_of_a_client_is_no_member(site: Site, members: tuple[Member, Member, Member]) -> None:
     ann, ben, _ = members
     ann.run("publish", "one")
