@@ -21,6 +21,7 @@ from ddmq_hpc.identity import group_id, group_name, user_id, user_name
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import DIRECTORIES, SETTINGS
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.settings import Settings
 from ddmq_hpc.sharing import is_shared
 
 _MOST_LINKS = 40
@@ -63,6 +64,8 @@ class Trust:
             return
         if self._party is None:
             self.check_place()
+        if self._is_signed(message.settings):
+            return  # or it would not have been taken: who has the key may, whosever file it is in
         try:
             self._check_pack(message)
         except OSError as error:
@@ -79,11 +82,15 @@ class Trust:
         if self._party is None:
             self.check_place()
         try:
-            if self._party is not None:
+            if self._party is not None and not self._is_signed(self._queue.settings):
                 self._check_messages(self._party, path, self._queue.fs.lstat(path))
         except OSError as error:
             if error.errno not in GONE:
                 raise self._queue.trouble(error, f"look whose messages {path} has") from error
+
+    def _is_signed(self, settings: Settings) -> bool:
+        """Whether nothing is taken but what was signed, and messages are no command lines themselves."""
+        return settings.sign is not None and not self._shell
 
     # -- places
 

@@ -283,8 +283,13 @@ def test_a_box_for_those_who_have_a_key(ann: User, stranger: User, enemy: User, 
     ann.run("create", "-f", "tasks", "--mode", "0711", "--set", "sign=required")
     stranger.run("publish", "tasks", "good")
     enemy.run("publish", "tasks", "evil")
-    assert pulled(ann) == ["good"]
+    command = ("--", "sh", "-c", "echo $DDMQ_HPC_MESSAGE >> $HOME/done")
+    ann.environ["HOME"] = str(place / "home")
+    ann.run("work", "tasks", *command)
+    assert (place / "home/done").read_text() == "good\n"
     assert "unsigned" in ann.run("list", "tasks", "--state", "damaged")
+    stranger.run("publish", "tasks", "echo shell")
+    ann.run("work", "tasks", "--shell", code=1)
 
 
 def test_what_an_enemy_plants_hangs_nobody_and_hides_nothing(ann: User, stranger: User, enemy: User, box: Path) -> None:
