@@ -43,6 +43,7 @@ under the name that ddmq gave it.
 | `DDMQ_HPC_ROOT`, `DDMQ_HPC_QUEUE` | stand for ROOT and QUEUE where they are left out |
 | `DDMQ_HPC_RECEIPT` | the receipt for `ack`, `nack`, `release` and `touch` without one |
 | `DDMQ_HPC_MESSAGE`, `DDMQ_HPC_ID`, `DDMQ_HPC_ATTEMPT` | set by `pull --format shell` and `exec`, with the ones above |
+| {demands} | override the settings {demanded}, see [signed messages](security.md#signed-messages) |
 
 ## Exit codes
 
@@ -110,6 +111,8 @@ def page() -> str:
             f"| `{name}` | `{settings.plain(getattr(settings.DEFAULTS, name))}` | {field.metadata['help']} |"
             for name, field in settings.FIELDS.items()
         ),
+        demands=", ".join(f"`{variable}`" for variable in settings.ENVIRONMENT),
+        demanded=", ".join(f"`{name}`" for name in settings.ENVIRONMENT.values()),
         options="\n".join(f"| `{option.name}` | {option.metadata['help']} |" for option in fields(Options)),
         message=_message_keys(),
         exit_codes=_of_readme("Exit codes"),
