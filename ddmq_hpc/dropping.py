@@ -21,6 +21,7 @@ from typing import Any, Callable
 
 from ddmq_hpc.errors import BadMessage, DdmqError, storage_error
 from ddmq_hpc.fs import GONE, UNKNOWN, Filesystem, Unanswered
+from ddmq_hpc.identity import token
 from ddmq_hpc.messages import LineEncoder, Message, Options
 from ddmq_hpc.names import NO_PACK, Dead, Delayed, Dropped, Entry, QueuePaths, parse_dropped
 from ddmq_hpc.publishing import AT_ONCE, BUCKET_FULL_LOCAL, BUCKET_FULL_NETWORK, PackNames, Start
@@ -103,11 +104,17 @@ class DropBox:
             try:
                 fs.sync_file(handle)
             except OSError as error:
-                if fs.drop(target):
+                if self._is_withdrawn(target):
                     raise
                 raise Unanswered(error.errno, error.strerror, target) from error
         finally:
             os.close(handle)
+
+    def _is_withdrawn(self, target: str) -> bool:
+        try:
+            return self._fs.drop(target)
+        except OSError:
+            return False
 
     def _place(self, aside: str, target: str) -> None:
         """Raises OSError, and then nothing was dropped; `Unanswered` when nobody knows."""
@@ -193,9 +200,14 @@ class Fetcher:
         return sorted(found, key=lambda dropped: dropped.pack)
 
     def _fetch(self, dropped: Dropped, settings: Settings) -> bool:
-        """One rename, so one client has it, once. False when nothing came of it: it is no message."""
+        """By two renames, each of which one client does: to a name in `drop/` that nobody else can know, so that what
+        is looked at then is what is moved, and to where it belongs. Killed in between this leaves a dropped message.
+        False when nothing came of it: it is no message."""
         fs, paths = self._fs, self._paths
-        source = paths.in_drop(dropped.name)
+        own = dropped.hidden(token())
+        source = paths.in_drop(own.name)
+        if not fs.claim(paths.in_drop(dropped.name), source):
+            return True
         try:
             found = fs.lstat(source)
         except OSError as error:
@@ -204,18 +216,21 @@ class Fetcher:
             raise
         now = fs.now(paths.tmp)
         entry = Entry(self._names.next(int(now * 1e9)), 0, 1, 0, 0)
-        priority = settings.priority if dropped.priority is None else dropped.priority
+        priority = settings.priority if own.priority is None else own.priority
         # Of a file with a second link, or of one who need not drop anything, nobody knows who put it there.
         if not S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid in self._above:
             self._set_aside(source, Dead(priority, entry, NO_PACK))
             return False
-        is_due = dropped.due <= now * 1000
-        late = Delayed(dropped.due, priority, entry)
+        is_due = own.due <= now * 1000
+        late = Delayed(own.due, priority, entry)
         fs.put(source, paths.in_ready(priority, entry) if is_due else paths.in_delayed(late))
         return True
 
     def _set_aside(self, source: str, dead: Dead) -> None:
+        fs = self._fs
         try:
-            self._fs.claim(source, f"{self._paths.damaged}/{dead.name}")
+            fs.claim(source, f"{self._paths.damaged}/{dead.name}")
         except PermissionError:
-            self._fs.remove_empty(source)  # a directory, which nobody can move who may not write to it
+            # A directory, which nobody can move elsewhere who may not write to it: not to be looked at again.
+            fs.claim(source, stuck := self._paths.in_drop(dead.entry.pack))
+            fs.remove_empty(stuck)

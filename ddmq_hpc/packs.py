@@ -14,6 +14,8 @@ from ddmq_hpc.names import MAX_PACK, NO_PACK, TOO_LARGE, Entry
 #: Bytes of a pack that are read whatever the largest message may be; and of one message besides its body, which has the
 #: limit of bodies, too.
 _MOST, _PARTS = 64 << 20, 2
+#: Bytes of a line that are always looked into: as Python values they may take thirty times as many.
+_LINE = 4 << 20
 
 
 class PackReader:
@@ -56,6 +58,9 @@ class PackReader:
         for index in range(entry.first, entry.stop):
             if index >= whole:
                 bad[index] = "truncated"
+                continue
+            if len(lines[index]) > _LINE and len(lines[index]) > _PARTS * self._largest():
+                bad[index] = TOO_LARGE
                 continue
             if doubt and (why := doubt(lines[index])):
                 bad[index] = why

@@ -109,6 +109,12 @@ class Queue:
         self._signer = signer(self._signer, self.name, settings)
         return self._signer
 
+    def doubt(self, settings: Settings) -> Callable[[bytes], str | None] | None:
+        """What says why a line of a pack is not to be believed, or None; None where nothing has to be signed. Raises
+        `KeyFileError`."""
+        signer = self._signer_by(settings) if settings.sign else None
+        return signer.doubt if signer else None
+
     def accepting(self) -> Settings:
         """The settings of a queue that takes new messages. Raises `QueueDraining`."""
         settings = self._settings()
@@ -248,10 +254,9 @@ class Queue:
     def _open(self, lease: Lease, path: str, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""
         entry = lease.entry
-        doubt = signer.doubt if settings.sign and (signer := self._signer_by(settings)) else None
         held = Held(self, lease, path if entry.stop - entry.first == 1 else None)
         try:
-            good, bad = self.reader.read(path, lease.entry, doubt)
+            good, bad = self.reader.read(path, lease.entry, self.doubt(settings))
         except OSError as error:
             if error.errno in GONE:
                 return []  # reclaimed already: the lease was over before it was read

@@ -298,7 +298,7 @@ class SettingsReader:
                     if error.errno in GONE:
                         continue
                     raise storage_error(error, "read the settings") from error
-                settings = _settings.apply(settings, values, file.path)
+                settings = _settings.below(settings, values, file.path)
             settings = _settings.apply(settings, _settings.of_environment(os.environ), "the environment")
             self._settings, self._read_at = settings, self._fs.monotonic()
         return self._settings

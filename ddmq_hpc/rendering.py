@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.installation import data, own_directory
@@ -24,12 +24,19 @@ def template(scheduler: str) -> str:
     return data(f"templates/{name}", f"../slurm/{name}")
 
 
-def render(text: str, prefix: str, options: Sequence[str], directory: str, command: Sequence[str]) -> str:
+def render(
+    text: str,
+    prefix: str,
+    options: Sequence[str],
+    directory: str,
+    command: Sequence[str],
+    variables: Mapping[str, str],
+) -> str:
     """The template `text` for one submission.
 
     `options` are whole lines that begin with `prefix` (`#SBATCH`). A template's own option stays, with the comment
-    above it, unless one of them sets the same. The job runs `command`, quoted for the shell, in `directory`, and finds
-    the ddmq-hpc that this process is before any other.
+    above it, unless one of them sets the same. The job runs `command`, quoted for the shell, in `directory`, with
+    these environment `variables`, and finds the ddmq-hpc that this process is before any other.
     """
     head, _, body = text.partition("\n\n")
     shebang, *lines = head.splitlines()
@@ -48,6 +55,7 @@ def render(text: str, prefix: str, options: Sequence[str], directory: str, comma
             *kept,
             "",
             f"export PATH={quote(place)}:$PATH",
+            *(f"export {name}={quote(value)}" for name, value in variables.items()),
             f"cd -- {quote(directory)} || exit 1",
             *(line for line in before[:-1] if not line.startswith("cd ")),
             f"exec {' '.join(map(quote, command))}",

@@ -259,6 +259,15 @@ def apply(settings: Settings, values: Mapping[Any, Any], path: str) -> Settings:
     return replace(settings, **found) if found else settings
 
 
+def below(settings: Settings, values: Mapping[Any, Any], path: str) -> Settings:
+    """`apply`, of the file of a queue over those of its root, but where these demand signatures it stays at that, and
+    at their keys: more people may write that file. Raises `SettingsError`."""
+    found = apply(settings, values, path)
+    if settings.sign:
+        return replace(found, sign=settings.sign, key_file=settings.key_file or found.key_file)
+    return found
+
+
 def of_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What a client demands itself, whatever who can write the files says in them."""
     return {name: value for variable, name in ENVIRONMENT.items() if (value := environ.get(variable))}

@@ -17,6 +17,7 @@ from ddmq_hpc.names import chain_failed_name, chain_name
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.rendering import render, template
 from ddmq_hpc.schedulers import Scheduler, Wanted, commands
+from ddmq_hpc.settings import ENVIRONMENT
 from ddmq_hpc.sizing import Sizing, size, usable
 from ddmq_hpc.stats import stats
 from ddmq_hpc.submitted import Record, Request, label_of
@@ -34,7 +35,8 @@ _BUSY = re.compile(
 #: Of the environment of a job: what would make the job of another one out of it. Slurm even reads options there.
 _OF_A_JOB = re.compile(
     r"SLURM(D)?_(?!CONF)\w+|PBS_(?!CONF_FILE|DEFAULT|SERVER|HOME|EXEC)\w+|SGE_(TASK|STDIN|STDOUT|STDERR|O|JOB|CWD|BINARY)\w*|"
-    r"JOB_ID|JOB_NAME|JOB_SCRIPT|RESTARTED|NSLOTS|NHOSTS|NQUEUES|PE_HOSTFILE|DDMQ_HPC_(?!ROOT$|QUEUE$)\w+"
+    r"JOB_ID|JOB_NAME|JOB_SCRIPT|RESTARTED|NSLOTS|NHOSTS|NQUEUES|PE_HOSTFILE|"
+    rf"DDMQ_HPC_(?!(?:{'|'.join(('ROOT', 'QUEUE', *(name[9:] for name in ENVIRONMENT)))})$)\w+"
 )
 
 
@@ -84,6 +86,8 @@ def scripts(root: str, request: Request, workers: int) -> list[Script]:
     throttles: list[int | None] = [None] * len(counts)
     if request.throttle:
         throttles[:] = shares(request.throttle, len(counts))
+    # PBS and SGE give a job nothing of the environment that it was submitted from.
+    demands = {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
     found = []
     for tasks, throttle in zip(counts, throttles):
         wanted = Wanted(
@@ -95,7 +99,8 @@ def scripts(root: str, request: Request, workers: int) -> list[Script]:
             extra=request.extra,
         )
         command = worker_command(root, request)
-        script = render(text, scheduler.directive, scheduler.directives(wanted), request.directory, command)
+        options = scheduler.directives(wanted)
+        script = render(text, scheduler.directive, options, request.directory, command, demands)
         found.append(Script(wanted, script, scheduler.submit_command()))
     return found
 

@@ -139,6 +139,10 @@ class Dropped(NamedTuple):
     def name(self) -> str:
         return f"{self.due:015d}.{'-' if self.priority is None else self.priority}.{self.pack}"
 
+    def hidden(self, token: str) -> Dropped:
+        """The same, in its place in the order, by a name that only those know who know `token`, eight letters."""
+        return self._replace(pack=self.pack[: -len(token)] + token)
+
 
 class Dead(NamedTuple):
     """A dead letter and the word for why it died."""
@@ -217,7 +221,10 @@ def parse_dead(name: str) -> Dead | None:
 def parse_dropped(name: str) -> Dropped | None:
     """What a name in drop/ says; None for a foreign file."""
     found = _DROPPED_NAME.fullmatch(name)
-    return Dropped(int(found[1]), None if found[2] == "-" else int(found[2]), found[3]) if found else None
+    if found is None:
+        return None
+    priority = None if found[2] == "-" else int(found[2])
+    return Dropped(int(found[1]), priority, found[3]) if priority is None or priority <= MAX_PRIORITY else None
 
 
 def is_priority(name: str) -> bool:

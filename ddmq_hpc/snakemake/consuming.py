@@ -16,12 +16,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ddmq_hpc.admin import find
+from ddmq_hpc.admin import Found, locate
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import MessageNotFound, UsageError
 from ddmq_hpc.feed import UNTIL
+from ddmq_hpc.fs import GONE, NO_FILE
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.names import check_queue_name, parse_message_id
+from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import lease_duration
 from ddmq_hpc.snakemake.claims import ACKED, NACKED, RELEASED, Claims, release_all_of
 from ddmq_hpc.snakemake.intake import Intake, Limits
@@ -154,14 +156,31 @@ class Place:
     trust: tuple[str, ...]
 
     def read(self, ident: str) -> Any:
-        """The body of a message, wherever it is. Raises `MessageNotFound`."""
+        """The body of a message, wherever it is, read as strictly as one that is taken. Raises `MessageNotFound`,
+        `Untrusted`."""
         with Broker(self.root) as broker:
             queue = broker.queue(self.name)
+            trust = Trust(queue, users=self.trust)
             for _ in range(_LOOKS):
-                if item := find(queue, ident):
-                    return item.message.message
+                if found := locate(queue, ident):
+                    trust.check_file(found.path)
+                    for body in _bodies(queue, found, ident):
+                        return body
                 queue.fs.refresh(queue.paths.leased)  # a heartbeat may have renamed it while the names were read
         raise MessageNotFound(self.name, ident)
+
+
+def _bodies(queue: Queue, found: Found, ident: str) -> list[Any]:
+    """The body of a message where it was found; none when it moved, or is not to be believed. Raises OSError,
+    `KeyFileError`."""
+    index = int(ident.rpartition(".")[2])
+    try:
+        good, _ = queue.reader.read(found.path, found.entry.part(index, index + 1), queue.doubt(queue.settings))
+    except OSError as error:
+        if error.errno in GONE | NO_FILE:
+            return []
+        raise
+    return [body for _, body, _ in good]
 
 
 class Taking:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hostile_tools import ESCAPES, JOURNALS, PACK, checked
 
+from ddmq_hpc.admin import items
 from ddmq_hpc.broker import Broker
 
 SHELL = [
@@ -129,3 +130,18 @@ def test_no_body_steers_a_terminal(root: Path, command: str, shape: str) -> None
     if shape == "json":
         bodies = [json.loads(line)["message"] for line in done.out.splitlines()]
         assert bodies == [ESCAPES, {ESCAPES: [ESCAPES]}, "\ud800", "\udc80", "\U000e0041\u202e"]
+
+
+def test_what_no_message_can_be_as_long_as_is_not_looked_into(root: Path) -> None:
+    """As Python values 64 MiB of it would be gigabytes."""
+    with Broker(root) as broker:
+        broker.create_queue("p", durable=False)
+        broker.publish_many("p", ["before", "x", "after"])
+        (path,) = (root / "p" / "ready").glob("*/*/*")
+        path.write_bytes(path.read_bytes().replace(b'"x"', b"[" + b"[],[]," * 1_000_000 + b"[]]"))
+        assert [message.message for message in broker.consume("p", 9)] == ["before", "after"]
+        assert [item.detail for item in items(broker.queue("p"), ("damaged",))] == ["too-large"]
+    with Broker(root) as broker:
+        broker.create_queue("large", durable=False, max_message_bytes=1 << 23)
+        broker.publish("large", "x" * (7 << 20))
+        assert len(broker.consume("large")[0].message) == 7 << 20

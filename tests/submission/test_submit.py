@@ -190,6 +190,21 @@ def test_a_submission_from_inside_of_a_job_is_a_job_of_its_own(site: Site) -> No
     assert not {"SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_CPUS_PER_TASK"} & names
 
 
+def test_what_is_demanded_of_messages_holds_in_every_job(site: Site, tmp_path: Path) -> None:
+    """Also where the scheduler gives a job nothing of the environment, and in what a job submits."""
+    key = str(tmp_path / "a key")
+    demands = {"DDMQ_HPC_SIGN": "required", "DDMQ_HPC_KEY_FILE": key, "DDMQ_HPC_MESSAGE": "m", "SLURM_JOB_ID": "5"}
+    Path(key).write_text("k" * 43)
+    Path(key).chmod(0o600)
+    site.submit("--workers", "1", "--shell", **demands)
+    [kept] = site.fake.glob("job-*.env")
+    found = dict(line.partition("=")[::2] for line in kept.read_text().splitlines())
+    assert (found["DDMQ_HPC_SIGN"], found["DDMQ_HPC_KEY_FILE"]) == ("required", key)
+    assert "DDMQ_HPC_MESSAGE" not in found
+    script = site.submit("--workers", "1", "--shell", "--dry-run", **demands).stdout
+    assert f"\nexport DDMQ_HPC_SIGN=required\nexport DDMQ_HPC_KEY_FILE='{key}'\n" in script
+
+
 def test_a_record_of_somebody_else_is_counted_and_not_repeated(site: Site) -> None:
     site.submit("--workers", "2", "--shell")
     [path] = Path(site.root, "tasks", "workers").glob("job-*.json")

@@ -15,10 +15,12 @@ import pytest
 
 from ddmq_hpc.admin import items
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.errors import KeyFileError, SettingsError
+from ddmq_hpc.errors import KeyFileError, MessageNotFound, SettingsError
 from ddmq_hpc.messages import LineEncoder, Options, decode_line
+from ddmq_hpc.names import Entry
 from ddmq_hpc.settings import DEFAULTS, Settings
 from ddmq_hpc.signing import BAD_SIGNATURE, DOUBTS, UNKNOWN_KEY, UNSIGNED, Signer
+from ddmq_hpc.snakemake.consuming import Place
 
 COMMAND = Path(sys.executable).parent / "ddmq-hpc"
 SECRET, OTHER = "k" * 43, "o" * 43
@@ -189,6 +191,34 @@ def test_who_has_no_key_takes_nothing_and_breaks_nothing(root: str, key: str) ->
         assert broker.stats("tasks").ready == 1
     os.rename(f"{key}.away", key)
     assert [message.message for message in Broker(root).consume("tasks", 9)] == ["one"]
+
+
+def test_what_a_root_demands_no_queue_takes_back(tmp_path: Path, key: str) -> None:
+    """More people may write the queue's file."""
+    root = tmp_path / "root"
+    Broker(root, create=True).create_queue("tasks", durable=False)
+    (root / "tasks/ddmq.yaml").write_text(f'sign: null\nkey_file: "{key_file(tmp_path / "evil", OTHER)}"\n')
+    with Broker(root) as broker:
+        broker.publish("tasks", "evil")
+    (root / "ddmq.yaml").write_text(f'layout: 1\nsign: required\nkey_file: "{key}"\n')
+    with Broker(root) as broker:
+        broker.publish("tasks", "good")
+        assert [message.message for message in broker.consume("tasks", 9)] == ["good"]
+    assert damaged(str(root)) == [("evil", UNKNOWN_KEY)]
+
+
+def test_a_file_of_the_same_name_hides_none_that_was_signed(root: str) -> None:
+    """What a process of Snakemake reads again, it judges again."""
+    with Broker(root) as broker:
+        broker.publish("tasks", "good")
+        (message,) = broker.consume("tasks")
+        place = Place(root, "tasks", None, ())
+        assert place.read(message.id) == "good"
+        planted = Path(broker.queue("tasks").paths.in_ready(1, Entry(message.id.rpartition(".")[0], 0, 1, 0, 0)))
+        planted.parent.mkdir(parents=True, exist_ok=True)
+        planted.write_text('{"message":"evil"}\n')
+        with pytest.raises(MessageNotFound):
+            place.read(message.id)
 
 
 def test_no_key_file_is_named(tmp_path: Path) -> None:

@@ -50,7 +50,14 @@ def test_names_say_when_and_how_urgent(dropped: Dropped) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "0.-.x", "000000000000000.01." + "1" * 19 + "-0abcdefgh", "1" * 19 + "-0abcdefgh"]
+    "name",
+    [
+        "",
+        "0.-.x",
+        "000000000000000.01." + "1" * 19 + "-0abcdefgh",
+        "000000000000000." + "9" * 19 + "." + "1" * 19 + "-0abcdefgh",
+        "1" * 19 + "-0abcdefgh",
+    ],
 )
 def test_other_names_are_foreign(name: str) -> None:
     assert parse_dropped(name) is None
@@ -72,6 +79,47 @@ def test_what_was_dropped_has_no_id_until_it_is_brought_in(broker: Broker) -> No
     dropped = box(broker).publish("a", NO_OPTIONS)
     assert dropped.id == "" and dropped.to_dict()["published"] == 0
     assert broker.consume("q")[0].id
+
+
+class Swapping(Filesystem):
+    """One in which, when a dropped file is looked at, an enemy has just put another one under the name it had."""
+
+    dropped: Path
+    enemy_has_swapped = False
+
+    def lstat(self, path: str) -> os.stat_result:
+        if not self.enemy_has_swapped and path.startswith(f"{self.dropped.parent}/"):
+            self.enemy_has_swapped = True
+            self.dropped.write_bytes(b'{"message":"swapped"}\n')
+        return super().lstat(path)
+
+
+def test_what_is_looked_at_is_what_is_moved(broker: Broker) -> None:
+    box(broker).publish("dropped", NO_OPTIONS)
+    fs = Swapping(broker.root)
+    fs.dropped = drop(broker) / os.listdir(drop(broker))[0]
+    assert Fetcher(fs, QueuePaths(broker.root, "q"), ()).fetch(DEFAULTS) == 1
+    (path,) = Path(broker.root, "q/ready").glob("*/*/*")
+    assert fs.enemy_has_swapped and b"dropped" in path.read_bytes()
+
+
+def test_directories_that_cannot_be_moved_keep_nobody_waiting(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In front of a message there are more of them than are looked at in one go."""
+
+    class Stuck(Filesystem):
+        def rename(self, source: str, target: str) -> None:  # type: ignore[override]
+            if os.path.isdir(source) and os.path.dirname(source) != os.path.dirname(target):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), source)
+            os.rename(source, target)
+
+    monkeypatch.setattr(dropping, "_MOST", 2)
+    for number in range(3):
+        (drop(broker) / Dropped(0, None, f"{number:019d}-0abcdefgh").name / "full").mkdir(parents=True)
+    box(broker).publish("dropped", NO_OPTIONS)
+    it = Fetcher(Stuck(broker.root), QueuePaths(broker.root, "q"), ())
+    assert [it.fetch(DEFAULTS), it.fetch(DEFAULTS), it.fetch(DEFAULTS)] == [0, 1, 0]
+    waiting, strange = it.waiting()
+    assert waiting == 0 and len(strange) == 3
 
 
 def test_what_is_to_wait_waits(broker: Broker) -> None:
