@@ -324,7 +324,7 @@ class DropOnly(StorageError):
     def __init__(self, error: OSError, queue: str) -> None:
         self.queue = queue
         super().__init__(error, f"open queue {queue!r}")
-        self.args = (f"permission denied: you may only publish to queue {queue!r}, and without a key",)
+        self.args = (f"permission denied: you may only publish to queue {queue!r}, without --key, --group and --after",)
 
 
 class StorageBusy(StorageError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ddmq_hpc.errors import (
     DdmqError,
+    KeyFileError,
     LeaseLost,
     QueueDraining,
     QueueNotFound,
@@ -179,7 +180,7 @@ class Queue:
         for at, (lease, path) in enumerate(leases):
             try:
                 messages += self._open(lease, path, settings, duration is None)
-            except OSError:
+            except (OSError, KeyFileError):
                 self.taker.give_back([unread for unread, _ in leases[at:]])
                 if not messages:
                     raise

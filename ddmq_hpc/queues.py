@@ -101,7 +101,7 @@ class Queues:
 
     def create_queue(self, queue: str, **settings: Any) -> bool:
         """Make a queue with `settings` of its own (see `Settings`): whether it was not there before. Of one that is
-        there nothing changes but its settings, if any are given; one that is not whole is completed.
+        there nothing changes but the settings given; one that is not whole is completed.
 
         Only its owner may enter it, unless this broker has a `sharing`: whoever can write to a queue can have commands
         run. Raises `BadName`, `SettingsError`, `UsageError` for one that is there and not shared like that,
@@ -299,6 +299,6 @@ class SettingsReader:
                         continue
                     raise storage_error(error, "read the settings") from error
                 settings = _settings.below(settings, values, file.path)
-            settings = _settings.apply(settings, _settings.of_environment(os.environ), "the environment")
+            settings = _settings.apply(settings, _settings.of_environment(os.environ), _settings.OF_ENVIRONMENT)
             self._settings, self._read_at = settings, self._fs.monotonic()
         return self._settings

@@ -72,7 +72,7 @@ def _write_root_settings(fs: Filesystem, root: str) -> None:
 
 def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], sharing: Sharing | None = None) -> None:
     """Make the directories of a queue that only its owner may enter, or those that `sharing` says, and its settings;
-    what is there stays. Raises `LegacyQueue`, OSError.
+    what is there stays, but for these. Raises `LegacyQueue`, `SettingsError`, OSError.
 
     What a full disk or a kill leaves is no queue to anybody, since `ready` is made last; the next call completes it.
     """
@@ -83,8 +83,10 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
         _make_drop(fs, paths, sharing)
     fs = fs.below(paths.top, paths.tmp)
     _make_directory(fs, paths.tmp)
-    if settings or not os.path.lexists(paths.settings):
+    if not os.path.lexists(paths.settings):
         _write_settings(fs, paths, settings)
+    elif settings:
+        change_settings(fs, paths, settings)
     for name in reversed(DIRECTORIES):
         if not _make_directory(fs, f"{paths.top}/{name}") and sharing and fs.shared:
             fs.grant_directory(f"{paths.top}/{name}", fs.shared & 0o777)  # of one who died before that

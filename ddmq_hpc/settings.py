@@ -273,6 +273,10 @@ def of_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for variable, name in ENVIRONMENT.items() if (value := environ.get(variable))}
 
 
+#: What an error about one of those names.
+OF_ENVIRONMENT = "the environment, " + " or ".join(f"${variable}" for variable in ENVIRONMENT)
+
+
 def check_layout(values: Mapping[Any, Any], path: str) -> None:
     """Raises `SettingsError` unless `values`, of the settings file `path` of a root, say that its layout is the one of
     this version."""

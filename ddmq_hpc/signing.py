@@ -25,8 +25,14 @@ DOUBTS = {
     UNKNOWN_KEY: "with another key than whoever took it had",
     BAD_SIGNATURE: "it was changed afterwards, or is of a queue of another name",
 }
+_OTHERS = (
+    "several messages in a row are signed with other keys; is it the right file? What was set aside is taken back by "
+    "`ddmq-hpc retry ROOT QUEUE --state damaged --all`"
+)
 #: Letters of a key: 32 random bytes are 43 in base64.
 _SHORTEST, _MOST_BYTES = 32, 4096
+#: So many messages in a row may be signed with other keys: then this one's may be the wrong ones.
+_MOST_UNKNOWN = 8
 _BEGIN, _END = b',"signature":"', b'"}'
 _NAME, _CODE = 8, 64
 _LENGTH = len(_BEGIN) + _NAME + 1 + _CODE + len(_END)
@@ -55,9 +61,12 @@ class Signer:
     def __init__(self, queue: str, settings: Settings) -> None:
         """Raises `KeyFileError`."""
         if settings.key_file is None:
-            raise KeyFileError(None, f"queue {queue!r} takes signed messages alone: name one by DDMQ_HPC_KEY_FILE")
+            told = f"queue {queue!r} takes signed messages alone: set key_file, or $DDMQ_HPC_KEY_FILE"
+            raise KeyFileError(None, told)
         self.settings = settings
-        self._keys = [_Key.of(secret, queue) for secret in _read(os.path.expanduser(settings.key_file))]
+        self._queue, self._path = queue, os.path.expanduser(settings.key_file)
+        self._unknown = 0
+        self._keys = self._read_keys()
 
     def signed(self, line: bytes) -> bytes:
         """A line of a pack with its signature. Of a JSON object with members, which the newline ends."""
@@ -65,15 +74,31 @@ class Signer:
         return b"".join((text, _BEGIN, key.name, b".", key.sign(text), _END, b"\n"))
 
     def doubt(self, line: bytes) -> str | None:
-        """Why a line, without its newline, is not to be believed; None when it is."""
+        """Why a line, without its newline, is not to be believed; None when it is. Raises `KeyFileError` when several
+        in a row are signed with other keys: it may be this client that is wrong."""
         text, signature = line[:-_LENGTH], line[-_LENGTH:]
         if not (signature.startswith(_BEGIN) and signature.endswith(_END)):
             return UNSIGNED
         name, _, code = signature[len(_BEGIN) : -len(_END)].partition(b".")
-        keys = [key for key in self._keys if key.name == name]
+        keys = self._named(name)
         if not keys:
+            self._unknown += 1
+            if self._unknown > _MOST_UNKNOWN:
+                raise KeyFileError(self._path, _OTHERS)
             return UNKNOWN_KEY
-        return None if any(hmac.compare_digest(key.sign(text), code) for key in keys) else BAD_SIGNATURE
+        if not any(hmac.compare_digest(key.sign(text), code) for key in keys):
+            return BAD_SIGNATURE
+        self._unknown = 0
+        return None
+
+    def _named(self, name: bytes) -> list[_Key]:
+        """The keys of that name, also one that was written down a moment ago."""
+        if name not in [key.name for key in self._keys]:
+            self._keys = self._read_keys()
+        return [key for key in self._keys if key.name == name]
+
+    def _read_keys(self) -> list[_Key]:
+        return [_Key.of(secret, self._queue) for secret in _read(self._path)]
 
 
 def signer(known: Signer | None, queue: str, settings: Settings) -> Signer:
@@ -88,11 +113,11 @@ def _read(path: str) -> list[bytes]:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(_MOST_BYTES + 1) if stat.S_ISREG(mode) else b""
     except OSError as error:
-        raise KeyFileError(path, f"{os.strerror(error.errno or 0)}; is it there, and may you read it?") from None
+        raise KeyFileError(path, f"{os.strerror(error.errno or 0)}; name one that you can read") from None
     if not stat.S_ISREG(mode):
-        raise KeyFileError(path, "is no regular file")
+        raise KeyFileError(path, "is no regular file: name one that has keys")
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise KeyFileError(path, "others can read or write it: chmod g-w,o= it, and make a new key")
+        raise KeyFileError(path, f"others can read or write it: chmod g-w,o= {path}, and make a new key")
     keys = [line.strip() for line in content.splitlines() if line.strip()]
     if not keys or len(content) > _MOST_BYTES or min(map(len, keys)) < _SHORTEST:
         make = f"(umask 077; head -c 32 /dev/urandom | base64 > {path})"

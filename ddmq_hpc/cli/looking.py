@@ -167,9 +167,10 @@ def _table(rows: list[dict[str, Any]], root: str) -> None:
         if (row["paused"] or row["draining"]) and (told := steered(row["paused_by"], row["paused_reason"])):
             out(f"{row['queue']} was {'paused' if row['paused'] else 'told to drain'}{printable(told)}")
         if row["dropped"]:
-            out(f"{row['queue']} has {row['dropped']} dropped that the next pull, worker or clean brings in")
+            when = "after `ddmq-hpc resume`" if row["draining"] else "with the next pull, worker or clean"
+            out(f"{row['queue']} has {row['dropped']} dropped that are brought in {when}")
         if row["foreign"]:
-            shown = ", ".join(printable(name) for name in row["foreign"][:3])
+            shown = ", ".join([*map(printable, row["foreign"][:3]), *["..."] * (len(row["foreign"]) > 3)])
             click.echo(f"{row['queue']}: {len(row['foreign'])} foreign files, left alone: {shown}", err=True)
 
 

@@ -40,7 +40,7 @@ def create_command(
 ) -> None:
     """Make a queue, or several; it says which it made, and where.
 
-    Of one that is there nothing changes but its settings, all of them, where --set gives any. A new root is looked at
+    Of one that is there nothing changes but the settings that --set gives. A new root is looked at
     first, as the quick part of `ddmq-hpc doctor` does. Where queues cannot work none is made.
 
     With --group the queue is the group's, and the root, too, if this makes it; what anybody may do then is told in
@@ -63,8 +63,9 @@ def create_command(
         _warn(broker.checkup)
     for name in queues:
         made = broker.create_queue(name, **settings)
-        out(f"{'made' if made else 'there already:'} queue {name} in {printable(broker.root)}")
-        if shared and (closed := broker.closed_to_users(name)):
+        changed = f"; changed: {', '.join(settings)}" if settings and not made else ""
+        out(f"{'made' if made else 'there already:'} queue {name} in {printable(broker.root)}{changed}")
+        if shared and shared.mode & 0o077 and (closed := broker.closed_to_users(name)):
             who = "others" if is_for_everybody(shared.mode) else "members"
             click.echo(f"ddmq-hpc: warning: {who} cannot get past {printable(closed)}: see chmod and chgrp", err=True)
 

@@ -157,7 +157,7 @@ def resume_command(given: tuple[str, ...]) -> None:
 
 @click.command("wait")
 @click.option("--timeout", type=DURATION, help="Give up after so long, and exit with 3.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 when there are dead letters then, or nothing can come.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 when some are dead or damaged then, or nothing can come.")
 @click.option("--group", metavar="NAME", shell_complete=groups, help="Wait for the messages of that group alone.")
 @arguments("[ROOT] [QUEUE]")
 def wait_command(given: tuple[str, ...], timeout: float | None, exit_code: bool, group: str | None) -> None:
@@ -172,6 +172,7 @@ def wait_command(given: tuple[str, ...], timeout: float | None, exit_code: bool,
       ddmq-hpc wait ROOT tasks --timeout 2h --exit-code
       ddmq-hpc wait ROOT tasks --group align
     """
+    from ddmq_hpc.stats import Stats
     from ddmq_hpc.waiting import wait_for_group, wait_until_done
 
     root, name = places(given, "ROOT", "QUEUE")
@@ -190,7 +191,10 @@ def wait_command(given: tuple[str, ...], timeout: float | None, exit_code: bool,
         _say(f"only dead letters are left of group {group!r}: {found.dead}; see `ddmq-hpc dead list --group {group}`")
     elif found.dead and exit_code:
         _say(f"{found.dead} dead in {name}; see `ddmq-hpc dead list`")
-    if found.dead and exit_code:
+    damaged = found.damaged if isinstance(found, Stats) and exit_code else 0
+    if damaged:
+        _say(f"{damaged} damaged in {name}; see `ddmq-hpc list --state damaged`")
+    if exit_code and (found.dead or damaged):
         sys.exit(1)
 
 

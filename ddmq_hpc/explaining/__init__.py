@@ -22,7 +22,7 @@ __all__ = ["CAUSES", "NOTES", "Explanation", "Reason", "Sight", "explain", "expl
 
 Check = Callable[[Sight], Optional[Reason]]
 #: What stops everything.
-STOPS: tuple[Check, ...] = (place.settings, backlog.paused, place.storage, place.forbidden)
+STOPS: tuple[Check, ...] = (place.settings, place.keys, backlog.paused, place.storage, place.forbidden)
 #: Why there is nothing that is ready.
 LACKS: tuple[Check, ...] = (
     backlog.lost,

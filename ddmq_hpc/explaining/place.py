@@ -6,7 +6,7 @@ import errno
 import os
 import shlex
 
-from ddmq_hpc.errors import DdmqError, SettingsError, Untrusted, storage_error
+from ddmq_hpc.errors import DdmqError, KeyFileError, SettingsError, Untrusted, storage_error
 from ddmq_hpc.explaining.reasons import Reason, count
 from ddmq_hpc.explaining.sight import Sight
 from ddmq_hpc.identity import Owner, user_name
@@ -27,6 +27,16 @@ def settings(sight: Sight) -> Reason | None:
     except SettingsError as error:
         fix = f"${{EDITOR:-vi}} {shlex.quote(error.path)}"
         return Reason("settings", f"No client can read the settings: {error}.", fix, {"path": error.path})
+    return None
+
+
+def keys(sight: Sight) -> Reason | None:
+    """Messages that have to be signed, and no key of this user that could: he can neither publish nor take."""
+    try:
+        sight.queue.doubt(sight.settings)
+    except KeyFileError as error:
+        fix = f"ls -ld {shlex.quote(error.path)}" if error.path else ""
+        return Reason("key", f"You ({sight.me}) can neither publish nor take: {error}.", fix, {"path": error.path})
     return None
 
 

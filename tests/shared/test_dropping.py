@@ -75,7 +75,7 @@ def test_strangers_publish_and_the_owner_pulls_in_order(ann: User, stranger: Use
     enemy.run("publish", "tasks", "urgent", "--priority", "1")
     stranger.run("publish", "tasks", "late", "--delay", "1h")
     assert row(ann)["dropped"] == 6 and row(ann)["ready"] == 0
-    assert "6 dropped that the next pull" in ann.run("status", "tasks")
+    assert "6 dropped that are brought in with the next pull" in ann.run("status", "tasks")
     taken = json.loads(ann.run("pull", "tasks"))
     assert taken["message"] == "urgent"
     ann.run("ack", "tasks", taken["receipt"])

@@ -70,6 +70,7 @@ def test_each_changed_byte_is_noticed(key: str) -> None:
     for at in range(len(signed)):
         for changed in (signed[:at] + bytes([signed[at] ^ 1]) + signed[at + 1 :], signed[:at] + signed[at + 1 :]):
             assert signer.doubt(changed) in DOUBTS, changed
+            assert signer.doubt(signed) is None
 
 
 def test_what_is_doubted_and_why(key: str, tmp_path: Path) -> None:
@@ -247,6 +248,50 @@ def test_whose_key_was_wrong_takes_it_back(root: str, key: str, tmp_path: Path) 
     assert [message.message for message in Broker(root).consume("tasks", 9)] == ["one", "two"]
 
 
+def test_a_wrong_key_does_not_empty_a_queue(root: str, key: str) -> None:
+    """It may be this client that is wrong: after a few it stops, and says so."""
+    with Broker(root) as broker:
+        for number in range(12):
+            broker.publish("tasks", number)
+    right = Path(key).read_text()
+    key_file(Path(key), OTHER)
+    with pytest.raises(KeyFileError, match="--state damaged"):
+        Broker(root).consume("tasks")
+    with Broker(root) as broker:
+        assert (broker.stats("tasks").damaged, broker.stats("tasks").ready, broker.stats("tasks").leased) == (8, 4, 0)
+    assert "8 damaged" in command(root, "wait", "--exit-code", "--timeout", "1s", code=3) + command(
+        root, "cancel", "--state", "ready", "--all", "--yes"
+    ) + command(root, "wait", "--exit-code", code=1)
+    key_file(Path(key), right.strip())
+    command(root, "retry", "--state", "damaged", "--all")
+    assert sorted(message.message for message in Broker(root).consume("tasks", 20)) == list(range(8))
+
+
+def test_a_new_key_counts_at_once(root: str, key: str) -> None:
+    """A client that has read the file before meets a message signed by the one that was put on top of it since."""
+    with Broker(root) as taker:
+        Broker(root).publish("tasks", "old")
+        assert [message.message for message in taker.consume("tasks")] == ["old"]
+        key_file(Path(key), OTHER, SECRET)
+        Broker(root).publish("tasks", "new")
+        assert [message.message for message in taker.consume("tasks")] == ["new"]
+    assert damaged(root) == []
+
+
+def test_a_setting_is_added_to_those_that_a_queue_has(root: str, key: str) -> None:
+    told = command(root, "create", "tasks", "--set", "timeout=5m")
+    assert told.strip().endswith("changed: timeout")
+    settings = Broker(root).queue("tasks").settings
+    assert (settings.timeout, settings.sign, settings.key_file) == (300.0, "required", key)
+
+
+def test_why_nothing_runs_without_a_key(root: str, key: str) -> None:
+    Broker(root).publish("tasks", "one")
+    os.unlink(key)
+    reasons = json.loads(command(root, "explain", "--format", "json"))["reasons"]
+    assert reasons[0]["code"] == "key" and key in reasons[0]["text"]
+
+
 # -- commands
 
 
@@ -277,7 +322,7 @@ def test_the_environment_demands_what_settings_do_not(tmp_path: Path, key: str) 
     command(root, "publish", "good", **own)
     command(root, "work", "--", "true", **own)
     assert damaged(root) == [("evil", UNSIGNED)]
-    assert "the environment: sign" in command(root, "pull", code=2, DDMQ_HPC_SIGN="maybe")
+    assert "$DDMQ_HPC_KEY_FILE: sign" in command(root, "pull", code=2, DDMQ_HPC_SIGN="maybe")
     assert "key file" in command(root, "pull", code=2, DDMQ_HPC_SIGN="required")
 
 
