@@ -120,9 +120,9 @@ class Queues:
         except OSError as error:
             raise storage_error(error, f"create queue {queue!r}") from error
 
-    def closed_to_users(self, queue: str) -> str | None:
-        """What keeps those out whom a queue is for, its group or everybody: a directory above it that they may not
-        enter, or the settings of the root if they may not read those; None where nothing does. Raises
+    def closed_to_users(self, queue: str) -> tuple[str, str] | None:
+        """Those whom a queue is for, members of its group or others, and what keeps them out: a directory above it that
+        they may not enter, or the settings of the root if they may not read those; None where nothing does. Raises
         `StorageError`."""
         from ddmq_hpc.roots import closed_to_users
 

@@ -146,10 +146,14 @@ def closed_to(root: str, group: int | None) -> str | None:
     return None
 
 
-def closed_to_users(fs: Filesystem, paths: QueuePaths) -> str | None:
-    """The same for those whom a queue is for, beside its owner."""
+def closed_to_users(fs: Filesystem, paths: QueuePaths) -> tuple[str, str] | None:
+    """The same for those whom a queue is for, beside its owner: who, and what."""
     found = fs.lstat(paths.top)
-    return closed_to(paths.root, None if is_for_everybody(found.st_mode) else found.st_gid)
+    if found.st_mode & S_IXGRP and not is_for_everybody(found.st_mode) and (at := closed_to(paths.root, found.st_gid)):
+        return "members", at
+    if found.st_mode & S_IXOTH and (at := closed_to(paths.root, None)):
+        return "others", at
+    return None
 
 
 def _parents(path: str) -> list[str]:

@@ -189,7 +189,7 @@ class Trust:
 
     def _belongs(self, path: str, uid: int) -> Untrusted:
         name = user_name(uid)
-        trust = f"to run commands of {name} say --trust {name}, or {self._setting(f'trusted_users: [{name}]')}"
+        trust = f"to run commands of {name} say --trust {name}{self._setting(f'trusted_users: [{name}]')}"
         return Untrusted(path, f"belongs to user {name}", trust)
 
     def _check_writers(self, party: _Party, path: str, found: os.stat_result) -> None:
@@ -201,19 +201,36 @@ class Trust:
         users, groups = _writers(self._queue.fs.acl(path), found.st_gid)
         for gid in groups:
             if not party.covers(gid):
-                name = group_name(gid)
-                trust = "--shell trusts no group" if self._shell else f"or {self._setting(f'trusted_group: {name}')}"
-                close = f"chmod g-w {quoted}"
-                raise Untrusted(path, f"can be written by group {name}", f"{close}, {trust}", close)
+                raise self._written_by_group(path, gid)
         for uid in users:
             if not party.has(uid):
                 name = user_name(uid)
                 close = f"setfacl -x u:{name} {quoted}"
                 trust = self._setting(f"trusted_users: [{name}]")
-                raise Untrusted(path, f"can be written by user {name}", f"{close}, or {trust}", close)
+                raise Untrusted(path, f"can be written by user {name}", f"{close}{trust}", close)
+
+    def _written_by_group(self, path: str, gid: int) -> Untrusted:
+        name, close = group_name(gid), f"chmod g-w {shlex.quote(path)}"
+        why = f"can be written by group {name}"
+        queue = self._queue.fs.lstat(self._queue.paths.top)
+        if is_shared(queue.st_mode) and queue.st_uid not in self._named and not self._shell:
+            owner = user_name(queue.st_uid)
+            return Untrusted(
+                path, why, f"to run commands of that group say --trust {owner}, who shares the queue with it"
+            )
+        trust = ", --shell trusts no group" if self._shell else self._setting(f"trusted_group: {name}")
+        return Untrusted(path, why, f"{close}{trust}", close)
 
     def _setting(self, line: str) -> str:
-        return f"write `{line}` into {self._queue.paths.settings}"
+        """The end of an advice: what may be written into a file that counts, if this user can."""
+        path = self._queue.paths.settings
+        return f", or write `{line}` into {path}" if self._is_own(path) else ""
+
+    def _is_own(self, path: str) -> bool:
+        try:
+            return self._queue.fs.lstat(path).st_uid == os.geteuid()
+        except OSError:
+            return False
 
     # -- whom to trust
 

@@ -135,7 +135,7 @@ def _of_user(broker: Broker, queues: list[str], shape: str, watch: float | None,
         out_answer(shape, root=broker.root, queues=rows)
     elif shape == "csv":
         out_csv(_OF_USER, rows)
-    else:
+    elif rows:
         out_table(_OF_USER, [[row[name] for name in _OF_USER] for row in rows], len(_OF_USER) - 2)
     failures.end()
 

@@ -21,7 +21,7 @@ from ddmq_hpc.cli.common import (
 from ddmq_hpc.cli.several import Failures, queues_of
 from ddmq_hpc.errors import MessageNotFound, RootNotFound, UsageError
 from ddmq_hpc.roots import is_root
-from ddmq_hpc.sharing import is_for_everybody, sharing
+from ddmq_hpc.sharing import sharing
 
 if TYPE_CHECKING:
     from ddmq_hpc.doctor import Report
@@ -66,8 +66,8 @@ def create_command(
         changed = f"; changed: {', '.join(settings)}" if settings and not made else ""
         out(f"{'made' if made else 'there already:'} queue {name} in {printable(broker.root)}{changed}")
         if shared and shared.mode & 0o077 and (closed := broker.closed_to_users(name)):
-            who = "others" if is_for_everybody(shared.mode) else "members"
-            click.echo(f"ddmq-hpc: warning: {who} cannot get past {printable(closed)}: see chmod and chgrp", err=True)
+            who, at = closed
+            click.echo(f"ddmq-hpc: warning: {who} cannot get past {printable(at)}: see chmod and chgrp", err=True)
 
 
 def _warn(report: Report) -> None:

@@ -112,3 +112,10 @@ def test_a_way_that_is_closed_to_the_group_is_told(ann: User) -> None:
         said = process.communicate()[1].decode()
     assert process.returncode == 0
     assert f"warning: members cannot get past {deep.parent}: " in said
+
+
+def test_a_root_that_is_closed_to_others_is_told(ann: User, shared: Path) -> None:
+    """Of a queue that they are to look into."""
+    with ann.start(*ann.command("create", "open", "--group", str(LAB), "--mode", "2775"), stderr=-1) as process:
+        said = process.communicate()[1].decode()
+    assert process.returncode == 0 and f"warning: others cannot get past {ann.root}: " in said
