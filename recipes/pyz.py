@@ -21,6 +21,8 @@ HERE = Path(__file__).resolve().parent
 _DATE = (1980, 1, 1, 0, 0, 0)
 #: Of what pip installs: nothing that is compiled, made for this machine, or of no use inside an archive.
 _DROPPED_DIRECTORIES = {"bin", "share", "_yaml", "snakemake_executor_plugin_ddmq", "__pycache__"}
+#: What nearly every start loads: the commands of job scripts, and what these import.
+_EVERY_DAY = ("cli.main", "cli.publishing", "cli.pulling", "cli.settling", "broker", "sharing", "expiry")
 _DROPPED = {"INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json"}
 
 
@@ -33,20 +35,32 @@ def install(place: str) -> None:
 
 
 def contents(place: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the archive, in order: all files, and the bytecode of all modules as one."""
+    """Names and contents of the archive, in order: the bytecode of the modules that are loaded every day as one, that
+    of the others as another, and all files. So a start reads a fifth of it."""
     yield "__main__.py", (HERE / "pyz_main.py").read_bytes()
-    modules = {}
+    modules, files = {}, []
     for path in sorted(path for path in place.rglob("*") if path.is_file()):
         name = path.relative_to(place)
         if _DROPPED_DIRECTORIES.intersection(name.parts) or name.name in _DROPPED or name.suffix in (".so", ".pyi"):
             continue
         data = path.read_bytes()
-        yield str(name), data
+        files.append((str(name), data))
         if name.suffix == ".py":
             is_package = name.stem == "__init__"
             words = name.parent.parts if is_package else name.with_suffix("").parts
             modules[".".join(words)] = str(name), is_package, bytecode(data, str(name))
-    yield f"bytecode/{sys.implementation.cache_tag}", marshal.dumps(modules)
+    usual = {name: modules.pop(name) for name in loaded_every_day(place) if name in modules}
+    yield f"bytecode/{sys.implementation.cache_tag}", marshal.dumps((usual, sorted(modules)))
+    yield f"bytecode/{sys.implementation.cache_tag}-more", marshal.dumps(modules)
+    yield from files
+
+
+def loaded_every_day(place: Path) -> list[str]:
+    """The modules that an interpreter has which has imported those."""
+    names = ", ".join(f"ddmq_hpc.{name}" for name in _EVERY_DAY)
+    script = f"import sys; sys.path.insert(0, {str(place)!r}); import {names}; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], check=True, capture_output=True, text=True)
+    return done.stdout.split()
 
 
 def bytecode(source: bytes, name: str) -> bytes:

@@ -14,12 +14,15 @@ class Bytecode:
     """Finds and loads the modules of this file. zipimport opens it and unpacks a module twice for each, once to learn
     the module's file name, and an open is a request on a network file system."""
 
-    def __init__(self, archive, modules):
+    def __init__(self, archive, member):
         self.get_data, self.get_source = archive.get_data, archive.get_source
-        self._place = archive.archive
-        self._modules = modules
+        self._place, self._member = archive.archive, member
+        self._modules, self._others = marshal.loads(archive.get_data(member))
 
     def find_spec(self, name, path=None, target=None):
+        if name in self._others:
+            self._modules.update(marshal.loads(self.get_data(f"{self._member}-more")))
+            self._others = ()
         if name not in self._modules:
             return None
         file, is_package, _ = self._modules[name]
@@ -37,11 +40,9 @@ class Bytecode:
 
 
 try:
-    found = marshal.loads(__loader__.get_data(f"bytecode/{sys.implementation.cache_tag}"))
+    sys.meta_path.insert(0, Bytecode(__loader__, f"bytecode/{sys.implementation.cache_tag}"))
 except OSError:
     pass  # this Python is another one than what made the file: zipimport compiles
-else:
-    sys.meta_path.insert(0, Bytecode(__loader__, found))
 
 from ddmq_hpc.cli.main import main  # noqa: E402
 
