@@ -27,11 +27,7 @@ from ddmq_hpc.messages import NO_OPTIONS, LineEncoder, Message, Options
 from ddmq_hpc.names import (
     Lease,
     QueuePaths,
-    any_divided,
-    is_delay_directory,
     message_id,
-    parse_delayed,
-    parse_leases,
 )
 from ddmq_hpc.packs import PackReader, unreadable
 from ddmq_hpc.publishing import AT_ONCE, Publisher, Start
@@ -44,9 +40,8 @@ if TYPE_CHECKING:
     from ddmq_hpc.dropping import Fetcher
     from ddmq_hpc.signing import Signer  # loads what it computes with
 
-#: How often a client looks again before it says that a queue is empty while others move its messages about, the waits
-#: between (seconds), and the age from which a directory's time of change is sure to tell of every change.
-_LOOKS, _FIRST_WAIT, _LONGEST_WAIT, _QUIET = 40, 0.004, 0.05, 0.02
+#: How often a client takes again before it says that a queue is empty, since others were faster with all that it saw.
+_TRIES = 40
 _POLL_FIRST, _POLL_LONGEST = 0.05, 5.0
 
 
@@ -172,7 +167,7 @@ class Queue:
         """What was leased, and the messages that could be read of it."""
         milliseconds = int((settings.timeout if duration is None else duration) * 1000) or 1
         leases = self.taker.take(count, milliseconds)
-        for _ in range(_LOOKS):
+        for _ in range(_TRIES):
             if leases or self._looks_empty(settings):
                 break
             leases = self.taker.take(count, milliseconds)  # nothing when others were faster with all that was seen
@@ -188,69 +183,20 @@ class Queue:
         return leases, messages
 
     def _looks_empty(self, settings: Settings) -> bool:
-        """Whether nothing is ready and nothing is about to be put back. False: take again.
+        from ddmq_hpc.emptiness import looks_empty  # when there is something it is not looked for
 
-        An entry that is being divided is in neither place for one moment and in `leased` for the next. One listing of
-        each cannot tell, so `leased` must have been without one, and unchanged, while `ready` was found empty.
-        """
-        wait = _FIRST_WAIT
-        if self.fs.network:
-            self.fs.refresh(self.paths.leased)
-            self.fs.sleep(_QUIET)  # that touch shall not look like a change
-        for _ in range(_LOOKS):
-            if self.fetch(settings):  # what another client fetches meanwhile is in the listings that follow
-                return False
-            before = self.fs.lstat(self.paths.leased).st_mtime_ns
-            if self.taker.look_again():
-                return False
-            names = self.fs.names(self.paths.leased)
-            swept = self.sweeper.sweep_names(names, settings)
-            if swept.requeued or swept.due or self._recover(names):
-                self.taker.forget()
-                return False
-            dividing = any_divided(names)
-            after = self.fs.lstat(self.paths.leased).st_mtime_ns
-            quiet = self.fs.now(self.paths.tmp) - after / 1e9 > _QUIET
-            if not dividing and before == after and (quiet or not names):
-                return True
-            self.fs.sleep(wait)
-            wait = min(wait * 2, _LONGEST_WAIT)
-        return True
+        return looks_empty(self, settings)
 
     def is_drained(self) -> bool:
         """Whether nothing is ready, leased, delayed, or dropped by those who may only publish. Clients that move
         messages about do not make it seem so. Raises `StorageError`."""
+        from ddmq_hpc.emptiness import is_drained
+
         settings = self._settings()
         try:
-            return self._looks_empty(settings) and self._is_drained(settings)
+            return is_drained(self, settings)
         except OSError as error:
             raise self.trouble(error, f"look whether queue {self.name!r} is drained") from error
-
-    def _is_drained(self, settings: Settings) -> bool:
-        """Of a message that is in none of three listings while `leased` does not change nothing is left: it can only
-        have gone through there, or from `delayed` to `ready`, which is listed later."""
-        fs, paths = self.fs, self.paths
-        for _ in range(_LOOKS):
-            before = fs.lstat(paths.leased).st_mtime_ns
-            if fs.now(paths.tmp) - before / 1e9 < _QUIET:
-                fs.sleep(_QUIET)
-                continue
-            if self.fetch(settings):
-                return False
-            windows = filter(is_delay_directory, fs.directories(paths.delayed))
-            late = any(any(map(parse_delayed, fs.names(f"{paths.delayed}/{name}"))) for name in windows)
-            if late or self.taker.look_again() or parse_leases(fs.names(paths.leased)):
-                return False
-            if fs.lstat(paths.leased).st_mtime_ns == before:
-                return True
-        return False
-
-    def _recover(self, names: list[str]) -> bool:
-        """Whether messages of batch jobs that have ended came back."""
-        if self.idle_hook is None or not self.sweeper.other_jobs_hold(names):
-            return False
-        recovered = self.idle_hook(self)
-        return recovered is not None and recovered.requeued > 0
 
     def _open(self, lease: Lease, path: str, settings: Settings, own_timeout: bool) -> list[Message]:
         """The messages of a fresh lease; what cannot be read is moved to damaged."""
