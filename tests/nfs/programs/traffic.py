@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from itertools import count
 
 from ddmq_hpc import Broker, LeaseLost, Message
@@ -53,15 +54,20 @@ def take(broker: Broker, stop: str, number: int, lease: float, queue: str) -> No
 
 
 def ack(broker: Broker, queue: str, messages: list[Message]) -> None:
-    names = {message.message: {message.id, message.receipt} for message in messages}
-    lost: set[str] = set()
+    """One message can be among them twice: its lease ran out while the others were being taken."""
+    left = Counter[str]()
     try:
         broker.ack(messages)
     except LeaseLost as error:
-        lost = {body for body, known in names.items() if known & set(error.receipts)}
-        assert len(lost) == len(error.receipts)
-    tell("lost", queue, sorted(lost))
-    tell("done", queue, [body for body in names if body not in lost])
+        left.update(error.receipts)
+    ends: dict[str, list[str]] = {"lost": [], "done": []}
+    for message in messages:
+        name = next((name for name in (message.receipt, message.id) if name and left[name]), None)
+        left.subtract([name] if name else [])
+        ends["lost" if name else "done"].append(message.message)
+    assert not +left
+    for what, bodies in ends.items():
+        tell(what, queue, bodies)
 
 
 if __name__ == "__main__":
