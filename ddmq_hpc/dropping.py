@@ -1,7 +1,7 @@
 """Drop boxes: queues to which some may publish, and do nothing else.
 
 Who may enter a queue's directory and not list it puts messages into `drop/`, a file each: there he can make names, and
-remove his own, and see none. A client of the queue's owner brings them in by a rename each, under a name that nobody
+remove his own, and see none. A client of the queue's owner brings them in by two renames, under names that nobody
 else knows. The file stays its publisher's, so everything in it is judged as his (see `trust`), and it is one message,
 since the owner could not divide a pack that is not his: the kernel lets nobody link to a file that he may not write
 (`fs.protected_hardlinks`).
