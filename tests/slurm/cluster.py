@@ -72,6 +72,22 @@ def why_not() -> str | None:
     return f"not installed: {', '.join(missing)}; `make test` installs them on Debian and Ubuntu" if missing else None
 
 
+#: States that a job stays in.
+ENDED = frozenset(
+    {
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "TIMEOUT",
+    }
+)
+
+
 class Cluster:
     """The daemons of one cluster and the commands of its users."""
 
@@ -178,10 +194,17 @@ class Cluster:
         return dict(line.split() for line in lines.splitlines())
 
     def wait(self, job: str, timeout: float = 120) -> dict[str, str]:
-        """The final states of a job, when it has ended."""
-        unfinished = {"PENDING", "RUNNING", "COMPLETING"}
-        wait_for(lambda: unfinished.isdisjoint(self.states(job).values()), timeout, f"job {job}")
-        return self.states(job)
+        """The final states of a job, when it has ended. On the way there are more than PENDING and RUNNING: SIGNALING,
+        for a moment, while `--signal` is sent."""
+        found: dict[str, str] = {}
+
+        def has_ended() -> bool:
+            found.clear()
+            found.update(self.states(job))
+            return ENDED.issuperset(found.values())
+
+        wait_for(has_ended, timeout, f"job {job}")
+        return found
 
     def processes(self, text: str) -> str:
         """The processes on this host, thus on all nodes, whose command line contains the text."""
