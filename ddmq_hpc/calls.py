@@ -95,6 +95,7 @@ class Calls:
         os.chmod(path, mode)
 
     def chgrp(self, path: str, gid: int) -> None:
+        """Give a name itself, not what a link leads to, to a group. EPERM for one that is not this user's."""
         os.chown(path, -1, gid, follow_symlinks=False)
 
     def grant_directory(self, path: str, mode: int) -> None:

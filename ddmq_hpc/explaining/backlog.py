@@ -70,8 +70,10 @@ def empty(sight: Sight) -> Reason | None:
     found = sight.stats
     if found.ready or found.leased or found.delayed or found.dropped:
         return None
-    dead = f" but {count(found.dead, 'dead letter')}" if found.dead else ""
-    text = f"There is nothing in the queue{dead}: all that was published is done, or nothing was."
+    left = [count(found.dead, "dead letter")] * (found.dead > 0)
+    left += [f"{count(found.damaged, 'message')} set aside"] * (found.damaged > 0)
+    but = f" but {' and '.join(left)}" if left else ""
+    text = f"There is nothing in the queue{but}: all that was published is done, or nothing was."
     return Reason("empty", text, sight.command("publish", "TEXT"), {"dead": found.dead})
 
 
@@ -202,7 +204,7 @@ def damaged(sight: Sight) -> Reason | None:
     if not number:
         return None
     text = f"{count(number, 'message')} {'was' if number == 1 else 'were'} set aside in {sight.queue.paths.damaged}: "
-    text += "they could not be read, since a disk was full or files were changed, or were not signed as they must be."
+    text += "a disk was full, files were changed, or they were not signed as they must be."
     return Reason("damaged", text, sight.command("list", "--state", "damaged"), {"messages": number})
 
 

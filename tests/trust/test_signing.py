@@ -309,6 +309,7 @@ def test_a_worker_runs_no_unsigned_message(root: str, stranger: Broker, tmp_path
     command(root, "work", "--shell")
     assert (tmp_path / "good").exists() and not (tmp_path / "evil").exists()
     aside = json.loads(command(root, "list", "--state", "damaged", "--format", "json"))
+    assert "nothing in the queue but 1 message set aside" in " ".join(command(root, "explain").split())
     told = command(root, "explain", aside["id"])
     assert "not signed" in told and "--state damaged" in told and "no key" in told
 
