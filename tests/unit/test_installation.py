@@ -30,6 +30,7 @@ def test_the_command_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_memory_of_tasks_is_not_watched_where_there_is_no_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the single file: what is compiled is not in it."""
     torque = {"PBS_WALLTIME": "3600"}
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())  # the one of this test may have ended
     pbs = schedulers.get("pbs")
     assert usage.tree_rss(os.getpid()) and pbs.announced_end(torque)
     monkeypatch.setitem(sys.modules, "psutil", None)
