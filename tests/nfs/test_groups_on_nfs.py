@@ -12,8 +12,8 @@ from guests import Site
 pytestmark = pytest.mark.nfs
 
 FIRST, SECOND = 90, 30
-#: The last of the first ones takes a while, and leaves a file; none of the others succeeds without that. Each host looks
-#: for it once, and no clock is asked: those of two hosts are half a second apart and are taken to be the same.
+#: The last of the first ones takes a while and leaves a file, without which none of the second ones succeeds. No clock
+#: is asked: those of two hosts are taken to be the same when they are half a second apart.
 TASK = 'case $2 in first-90) sleep 3; : >"$1/over";; second-*) test -e "$1/over";; esac'
 
 

@@ -285,10 +285,11 @@ class Cell:
     def _daemon(self, name: str) -> subprocess.Popen[bytes]:
         # Jobs inherit the environment of the execution daemon. SGE_ND: stay in the foreground.
         env = {"PATH": os.defpath, **self.variables, "SGE_ND": "1"}
-        # setpriv: the kernel ends the daemon when the test run dies without having stopped it
+        # setpriv: the kernel ends the daemon when the test run dies without having stopped it. In a session of its own:
+        # Linux shares processors out by sessions (autogroup, sched(7)), and the others of the test run leave none.
         with open(self.home / "output", "ab") as log:
             guarded = ("setpriv", "--pdeathsig", "KILL", str(LIB / name))
-            return subprocess.Popen(guarded, env=env, cwd=self.home, stdout=log, stderr=log)
+            return subprocess.Popen(guarded, env=env, cwd=self.home, stdout=log, stderr=log, start_new_session=True)
 
     def _answers(self, *command: str) -> bool:
         assert self.qmaster and self.qmaster.poll() is None, f"the queue master ended at once\n{self.logs()}"

@@ -43,10 +43,11 @@ MailProg=/bin/true
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU,CR_LLN
-# schedule at once, give up on a node or a job soon
+# schedule at once, give up on a node or a job soon: but on a busy machine a daemon answers after seconds, and so does a
+# worker that is to end
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=2
-SlurmdTimeout=6
-KillWait=3
+SlurmdTimeout=15
+KillWait=8
 # a partition of a higher tier takes the nodes of a lower one's jobs, which are requeued
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -226,10 +227,13 @@ class Cluster:
         (self.home / "cgroup.conf").write_text(f"CgroupPlugin={'disabled' if version >= 23.02 else 'cgroup/v1'}\n")
 
     def _daemon(self, name: str, *command: str) -> None:
-        # setpriv: the kernel ends the daemon when the test run dies without having stopped it
+        # setpriv: the kernel ends the daemon when the test run dies without having stopped it. In a session of its own:
+        # Linux shares processors out by sessions (autogroup, sched(7)), and the others of the test run leave none.
+        guarded = ("setpriv", "--pdeathsig", "KILL", *command)
         with open(self.home / "log" / "output", "ab") as log:
-            guarded = ("setpriv", "--pdeathsig", "KILL", *command)
-            self.daemons[name] = subprocess.Popen(guarded, env=self.env, cwd=self.home, stdout=log, stderr=log)
+            self.daemons[name] = subprocess.Popen(
+                guarded, env=self.env, cwd=self.home, stdout=log, stderr=log, start_new_session=True
+            )
 
     def _idle(self) -> int:
         dead = [daemon.args for daemon in self.daemons.values() if daemon.poll() is not None]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ class Workers(Site):
 
 
 @pytest.fixture
-def workers(cluster: Cluster, tmp_path: Path) -> Workers:
-    return Workers(cluster, tmp_path)
+def workers(cluster: Cluster, tmp_path: Path) -> Iterator[Workers]:
+    yield Workers(cluster, tmp_path)
+    cluster.cancel_all()  # what a test leaves that failed
 
 
 def test_2000_tasks_over_an_array_of_32_workers_are_done_once_each(workers: Workers) -> None:
@@ -145,7 +147,6 @@ def test_preemption_by_an_urgent_partition_loses_nothing(workers: Workers) -> No
     assert set(done.values()) == {1}, workers.output()
     assert not workers.records("nacked") + workers.records("lost"), workers.output()
     assert workers.records("released")  # preempted in mid-task
-    workers.cluster.cancel_all()
 
 
 def test_a_node_that_crashes_gives_its_tasks_up_within_a_minute_of_slurm_noticing(workers: Workers) -> None:
@@ -240,7 +241,7 @@ def test_scale_brings_workers_up_for_1000_tasks_and_they_go_when_it_is_empty(wor
     workers.ddmq(*scale)
     workers.ddmq(*scale)  # cron comes again
     wait_for(lambda: workers.counts() == {}, 120, f"the queue to be empty\n{workers.output()}")
-    wait_for(lambda: not workers.run("squeue", "--noheader"), 60, "the workers to end")
+    wait_for(lambda: not workers.run("squeue", "--noheader"), 60, f"the workers to end\n{workers.output()}")
     assert sorted(map(int, workers.lines("done"))) == list(range(1000))
     workers.ddmq(*scale)
     assert not workers.run("squeue", "--noheader")  # nothing to do, no worker
