@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import shutil
-import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
+import pages
 import pytest
+from pages import BLOCK, TOP, is_there
 
-TOP = Path(__file__).resolve().parents[2]
 PAGES = [path for path in [*TOP.glob("*.md"), *TOP.glob("docs/*.md")] if path.name != "reference.md"]
-#: A fenced block, with the reason why it is not run when there is one.
-BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)```", re.DOTALL)
-#: How blocks of each language are run.
-RUNNERS = {"python": "python", "perl": "perl", "julia": "julia", "r": "Rscript"}
-#: Those of languages that need not be there, each with what succeeds where they and what the blocks use are.
-OPTIONAL = {
-    "perl": ["perl", "-MJSON::PP", "-e", "1"],
-    "julia": ["julia", "-e", "using JSON"],
-    "r": ["Rscript", "-e", "library(jsonlite)"],
-}
-#: Blocks that install or test the project itself: they run wherever these tests run, around them.
-AROUND = ("make demo", "pip install")
 WITH_SNAKEMAKE = pytest.mark.skipif(
     importlib.util.find_spec("snakemake") is None, reason="snakemake cannot be imported; it wants Python 3.11"
 )
-
-
-@cache
-def is_there(kind: str) -> bool:
-    probe = OPTIONAL.get(kind)
-    if probe is None:
-        return True
-    return bool(shutil.which(probe[0])) and subprocess.run(probe, capture_output=True, check=False).returncode == 0
-
-
-def blocks(path: Path) -> list[tuple[str, str]]:
-    found = []
-    for match in BLOCK.finditer(path.read_text(encoding="utf-8")):
-        text = match["text"]
-        if match["reason"] or match["kind"] not in ("sh", *RUNNERS) or any(word in text for word in AROUND):
-            continue
-        if is_there(match["kind"]):
-            found.append((match["kind"], text))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -75,24 +41,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
     ],
 )
 def test_every_block_runs_as_printed(page: str, shown: str, tmp_path: Path) -> None:
-    """In one shell, one after the other, as a reader would type them."""
-    found = blocks(TOP / page)
-    assert found
-    script = ["set -euo pipefail"]
-    for number, (kind, text) in enumerate(found):
-        if kind in RUNNERS:
-            (tmp_path / f"block{number}.{kind}").write_text(text, encoding="utf-8")
-            text = f"{RUNNERS[kind]} block{number}.{kind}\n"
-        script.append(text)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DDMQ_HPC_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    environment["TMPDIR"] = str(tmp_path)
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert shown in done.stdout
+    assert shown in pages.run(page, tmp_path)
 
 
 def test_blocks_that_are_not_run_say_why() -> None:

@@ -60,6 +60,7 @@ CompleteWait=0
 SlurmdParameters=config_overrides
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 PriorityTier=1 State=UP
+PartitionName=short Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=1 State=UP
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE DefaultTime=10 PriorityTier=9 State=UP
 """
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=1000 State=UNKNOWN"
