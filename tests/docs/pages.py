@@ -51,6 +51,13 @@ def blocks(page: str, has: Callable[[str], bool] = is_there) -> Iterator[tuple[s
             yield kind, text
 
 
+def printed(page: str, words: str) -> str:
+    """The text of the block in which these words are, whether it is run with the others or not."""
+    found = [match["text"] for match in BLOCK.finditer((TOP / page).read_text(encoding="utf-8"))]
+    [text] = [text for text in found if words in text]
+    return text
+
+
 def run(
     page: str, directory: Path, environ: Mapping[str, str] = os.environ, has: Callable[[str], bool] = is_there
 ) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import pages
 import pytest
 from members import LAB, OTHERS, User
 
@@ -70,6 +72,24 @@ def test_a_queue_that_is_there_is_not_opened_on_the_way(ann: User) -> None:
     said = ann.run("create", "tasks", "--group", str(LAB), code=2)
     assert "is there already, mode 0700 of group 7001" in said and "docs/shared.md" in said
     assert (ann.root / "tasks").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_queue_that_is_there_is_opened_by_hand(ann: User, ben: User, cleo: User, stranger: User) -> None:
+    """As docs/shared.md says."""
+    ann.run("create", "-f", "tasks")
+    ann.run("publish", "tasks", "first")
+    script = pages.printed("docs/shared.md", "chgrp -R lab ROOT/tasks")
+    script = script.replace("ROOT", str(ann.root)).replace("lab ", f"{LAB} ")
+    assert ann.start("sh", "-ec", script).wait() == 0
+    ben.run("publish", "tasks", "second")
+    taken = [json.loads(user.run("pull", "tasks")) for user in (cleo, ann)]
+    assert [message["message"] for message in taken] == ["first", "second"]
+    for user, message in zip((ben, cleo), taken):
+        user.run("ack", "tasks", message["receipt"])
+    ben.run("publish", "tasks", "third")
+    stranger.run("pull", "tasks", code=1)
+    cleo.run("work", "tasks", "--trust", "7001", "--", "true")
+    assert json.loads(ann.run("status", "tasks", "--format", "json"))["queues"][0]["ready"] == 0
 
 
 def test_the_same_again_changes_nothing(ann: User, ben: User, shared: Path) -> None:

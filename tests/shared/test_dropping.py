@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pages
 import pytest
 from members import LAB, OTHERS, User
 
@@ -528,12 +529,8 @@ def test_the_same_again_changes_nothing(ann: User, stranger: User, box: Path) ->
 def test_a_queue_that_is_there_is_opened_by_hand(ann: User, stranger: User) -> None:
     """As docs/shared.md says."""
     ann.run("create", "-f", "tasks")
-    box = ann.root / "tasks"
-    for path in (ann.root.parent, ann.root):
-        path.chmod(0o755)
-    (ann.root / "ddmq.yaml").chmod(0o644)
-    script = 'chmod -R go-rwx "$1" && mkdir "$1/drop" && chmod 1733 "$1/drop" && chmod 711 "$1"'
-    assert ann.start("sh", "-c", script, "sh", str(box)).wait() == 0
+    script = pages.printed("docs/shared.md", "chmod 1733 ROOT/tasks/drop").replace("ROOT", str(ann.root))
+    assert ann.start("sh", "-ec", script).wait() == 0
     stranger.run("publish", "tasks", "text")
     assert pulled(ann) == ["text"]
 
