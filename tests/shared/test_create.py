@@ -88,7 +88,7 @@ def test_a_queue_that_is_there_is_opened_by_hand(ann: User, ben: User, cleo: Use
         user.run("ack", "tasks", message["receipt"])
     ben.run("publish", "tasks", "third")
     stranger.run("pull", "tasks", code=1)
-    cleo.run("work", "tasks", "--trust", "7001", "--", "true")
+    cleo.run("work", "tasks", "--trust", str(ann.uid), "--trust", str(ben.uid), "--", "true")
     assert json.loads(ann.run("status", "tasks", "--format", "json"))["queues"][0]["ready"] == 0
 
 
