@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from stat import S_ISDIR
 from typing import Any, Callable
 
@@ -34,7 +34,8 @@ _MISSES = 2
 
 @dataclass(frozen=True)
 class Log:
-    """The output of one attempt: the bytes `start` to `stop` of a file; or `text`, all that was kept, the end of it."""
+    """The output of one attempt: the bytes `start` to `stop` of a file; or `text`, all that was kept, the end of it.
+    Where a later attempt goes on, of which nothing is kept yet, `later` says so in words."""
 
     id: str
     attempt: int
@@ -42,6 +43,7 @@ class Log:
     start: int = 0
     stop: int = 1 << 62
     text: str = ""
+    later: str = ""
 
     @property
     def is_whole(self) -> bool:
@@ -60,19 +62,20 @@ def of_message(queue: Queue, ident: str, number: int | None = None) -> Log:
     `NoOutputYet` of one that runs, `NoOutputKept`, `StorageError`."""
     try:
         made = [attempt for attempt in attempts.history(queue, ident) if number in (None, attempt.number)]
-        running = find(queue, ident)
-        numbers = {attempt.number for attempt in made}
-        if running is not None and running.state == "leased" and number in (None, running.message.attempt):
-            numbers.add(running.message.attempt)
+        item = find(queue, ident)
+        goes_on = item if item and item.state == "leased" and number in (None, item.message.attempt) else None
+        numbers = {attempt.number for attempt in made} | ({goes_on.message.attempt} if goes_on else set())
         for which in sorted(numbers, reverse=True):
             found = _of_attempt(queue, ident, which, [attempt for attempt in made if attempt.number == which])
+            if found is not None and goes_on and which < goes_on.message.attempt:
+                return replace(found, later=f"attempt {goes_on.message.attempt} {_where(queue, ident, goes_on)}")
             if found is not None:
                 return found
-        if running is not None and running.message.attempt in numbers and running.state == "leased":
-            raise NoOutputYet(ident, _where(queue, ident, running))
+        if goes_on:
+            raise NoOutputYet(ident, _where(queue, ident, goes_on))
     except OSError as error:
         raise queue.trouble(error, "look for the output of a task") from error
-    if not numbers and running is None:
+    if not numbers and item is None:
         raise MessageNotFound(queue.name, ident)
     raise NoOutputKept(ident)
 

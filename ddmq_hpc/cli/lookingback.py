@@ -165,9 +165,17 @@ def logs_command(given: tuple[str, ...], follow: bool, attempt: int | None, fail
     if follow:
         if attempt:
             raise UsageError("-f follows the attempt that runs: leave out --attempt")
-        _print(logs.follow(queue, ident, lambda text: click.echo(f"ddmq-hpc: {text}", err=True)))
-    else:
-        _print(logs.of_message(queue, ident, attempt).blocks(queue.fs))
+        _print(logs.follow(queue, ident, _tell))
+        return
+    log = logs.of_message(queue, ident, attempt)
+    _print(log.blocks(queue.fs))
+    if log.later:
+        sys.stdout.flush()
+        _tell(f"that was attempt {log.attempt}; {log.later}")
+
+
+def _tell(text: str) -> None:
+    click.echo(f"ddmq-hpc: {text}", err=True)
 
 
 def _failed(queue: Queue, limit: int | None) -> None:

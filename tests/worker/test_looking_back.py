@@ -181,6 +181,23 @@ def test_of_a_task_that_runs_is_told_where_it_does(bench: Bench) -> None:
     assert "was kept" in ask(bench, "logs", ident, "--attempt", "7", code=4)
 
 
+def test_what_a_task_printed_before_is_told_to_be_of_before(bench: Bench) -> None:
+    bench.settings("requeue_limit: 1\n")
+    (ident,) = publish(bench, "m")
+    end = bench.place / "end"
+    script = f"echo $DDMQ_HPC_ATTEMPT; [ $DDMQ_HPC_ATTEMPT = 2 ] || exit 1; until [ -e {end} ]; do sleep 0.05; done"
+    worker = bench.start("--", "sh", "-c", script)
+    wait_for(lambda: "nacked" in ask(bench, "history", ident), "the first attempt", 60)
+    wait_for(lambda: bool(running(bench)), "it again", 60)
+    for options, told in (([], f"that was attempt 1; attempt 2 runs on {os.uname().nodename} "), (["--attempt=1"], "")):
+        command = [COMMAND, "logs", bench.root, "tasks", ident, *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout == "1\n"
+        assert done.stderr.startswith(f"ddmq-hpc: {told}") if told else not done.stderr, done.stderr
+    end.touch()
+    worker.communicate(timeout=30)
+
+
 def running(bench: Bench) -> list[str]:
     """The tasks that workers are listed with."""
     return [task.id for info in list_workers(bench.broker.queue("tasks")) for task in info.tasks]
