@@ -29,7 +29,8 @@ from ddmq_hpc.tasks import Result, Task
 from ddmq_hpc.terms import Report, WorkerOptions
 from ddmq_hpc.trust import Trust
 from ddmq_hpc.worker import Worker, new_name
-from ddmq_hpc.workers import Registration, WorkerInfo
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration
 
 #: Seconds between two looks of a worker under suspicion at what became of its failures elsewhere.
 _RETHINK = 5.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable
-from functools import cache
 from stat import S_ISDIR, S_ISLNK, S_ISREG, S_ISVTX, S_IWGRP, S_IWOTH
 from typing import Any
 
@@ -20,6 +19,7 @@ from ddmq_hpc.fs import GONE
 from ddmq_hpc.identity import group_id, group_name, user_id, user_name
 from ddmq_hpc.messages import Message
 from ddmq_hpc.names import DIRECTORIES, SETTINGS
+from ddmq_hpc.party import Party, unmapped_user, writers
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.sharing import is_shared
@@ -27,9 +27,6 @@ from ddmq_hpc.sharing import is_shared
 _MOST_LINKS = 40
 #: Packs that are remembered to be good.
 _MOST_PACKS = 4096
-#: acl(5) as the kernel has it: a version of 4 bytes, then entries of 8: what it is for, what it permits, whom.
-_ACL_HEAD, _ACL_ENTRY, _ACL_WRITE = 4, 8, 2
-_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
 
 
 class Trust:
@@ -43,7 +40,7 @@ class Trust:
         self._queue = queue
         self._shell = shell
         self._named = frozenset({os.geteuid(), *map(user_id, users)})
-        self._party: _Party | None = None
+        self._party: Party | None = None
         self._closed = False  # nobody else can enter the queue's directory, whatever the modes of what is in it
         self._good: set[str] = set()
 
@@ -108,7 +105,7 @@ class Trust:
             self._check_directory(party, f"{paths.top}/{name}", closed=self._closed)
         self._check_file(party, paths.settings, self._closed)
 
-    def _check_parents(self, party: _Party, path: str) -> None:
+    def _check_parents(self, party: Party, path: str) -> None:
         """Every directory on the way to `path`, by every symbolic link on it: whoever can write to one of them can lead
         the way elsewhere. `path` may have `..` and links."""
         at, left, links = "/", path.split("/"), 0
@@ -136,7 +133,7 @@ class Trust:
             left = target.split("/") + left
 
     def _check_directory(
-        self, party: _Party, path: str, sticky: bool = False, closed: bool = False, parent: bool = False
+        self, party: Party, path: str, sticky: bool = False, closed: bool = False, parent: bool = False
     ) -> None:
         found = self._queue.fs.lstat(path)
         if S_ISLNK(found.st_mode):
@@ -145,9 +142,9 @@ class Trust:
             raise Untrusted(path, "is no directory", "move it away")
         self._check_owner(party, path, found, parent)
         if not closed and not (sticky and found.st_mode & S_ISVTX):
-            self._check_writers(party, path, found)
+            self._checkwriters(party, path, found)
 
-    def _check_file(self, party: _Party, path: str, closed: bool = False) -> None:
+    def _check_file(self, party: Party, path: str, closed: bool = False) -> None:
         try:
             found = self._queue.fs.lstat(path)
         except OSError as error:
@@ -156,12 +153,12 @@ class Trust:
             raise
         self._check_stat(party, path, found, closed)
 
-    def _check_stat(self, party: _Party, path: str, found: os.stat_result, closed: bool) -> None:
+    def _check_stat(self, party: Party, path: str, found: os.stat_result, closed: bool) -> None:
         if not S_ISREG(found.st_mode):
             raise Untrusted(path, "is no regular file", "move it away")
         self._check_owner(party, path, found)
         if not closed:
-            self._check_writers(party, path, found)
+            self._checkwriters(party, path, found)
 
     def _check_pack(self, message: Message) -> None:
         held = message.held
@@ -175,15 +172,15 @@ class Trust:
             found = self._queue.fs.lstat(path)
         self._check_messages(self._party, path, found)
 
-    def _check_messages(self, party: _Party, path: str, found: os.stat_result) -> None:
+    def _check_messages(self, party: Party, path: str, found: os.stat_result) -> None:
         if self._shell and found.st_uid not in party.named:
             raise self._belongs(path, found.st_uid)
         self._check_stat(party, path, found, self._closed)
 
     # -- one file
 
-    def _check_owner(self, party: _Party, path: str, found: os.stat_result, parent: bool = False) -> None:
-        if party.has(found.st_uid) or (parent and found.st_uid == _unmapped_user()):
+    def _check_owner(self, party: Party, path: str, found: os.stat_result, parent: bool = False) -> None:
+        if party.has(found.st_uid) or (parent and found.st_uid == unmapped_user()):
             return
         raise self._belongs(path, found.st_uid)
 
@@ -192,13 +189,13 @@ class Trust:
         trust = f"to run commands of {name} say --trust {name}{self._setting(f'trusted_users: [{name}]')}"
         return Untrusted(path, f"belongs to user {name}", trust)
 
-    def _check_writers(self, party: _Party, path: str, found: os.stat_result) -> None:
+    def _checkwriters(self, party: Party, path: str, found: os.stat_result) -> None:
         quoted = shlex.quote(path)
         if found.st_mode & S_IWOTH:
             raise Untrusted(path, "can be written by everybody", f"chmod o-w {quoted}", f"chmod o-w {quoted}")
         if not found.st_mode & S_IWGRP:
             return
-        users, groups = _writers(self._queue.fs.acl(path), found.st_gid)
+        users, groups = writers(self._queue.fs.acl(path), found.st_gid)
         for gid in groups:
             if not party.covers(gid):
                 raise self._written_by_group(path, gid)
@@ -234,7 +231,7 @@ class Trust:
 
     # -- whom to trust
 
-    def _trusted(self, queue: os.stat_result) -> _Party:
+    def _trusted(self, queue: os.stat_result) -> Party:
         """From the command line, and from the settings if they are to be believed: the queue's before the root's. Else
         the group with which somebody who is named shares the `queue`: only its owner can have set that mode."""
         paths = self._queue.paths
@@ -242,11 +239,11 @@ class Trust:
         named = self._named.union(map(user_id, values.get("trusted_users", ())))
         group = values.get("trusted_group")
         if self._shell:
-            return _Party(named, None)
+            return Party(named, None)
         if group is not None:
-            return _Party(named, group_id(group))
+            return Party(named, group_id(group))
         is_said = is_shared(queue.st_mode) and queue.st_uid in named | {0}
-        return _Party(named, queue.st_gid if is_said else None)
+        return Party(named, queue.st_gid if is_said else None)
 
     def _names_in(self, path: str, closed: bool) -> dict[str, Any]:
         """Whom a settings file names. One that somebody else could have written must name nobody."""
@@ -268,98 +265,9 @@ class Trust:
         if values:
             if found.st_nlink != 1:  # a link to settings of another queue trusts for this one whom those trust
                 raise Untrusted(path, "names whom to trust but has several hard links", "write it anew")
-            self._check_stat(_Party(self._named, None), path, found, closed)
+            self._check_stat(Party(self._named, None), path, found, closed)
         return values
-
-
-class _Party:
-    """Those whose commands may be run: users, root among them, and members of a group."""
-
-    def __init__(self, named: frozenset[int], group: int | None) -> None:
-        self.named = named
-        self._users = named | {0}
-        self._group = group
-        self._members: dict[int, bool] = {}
-
-    def has(self, uid: int) -> bool:
-        if uid in self._users:
-            return True
-        if self._group is None:
-            return False
-        if uid not in self._members:
-            self._members[uid] = _is_member(uid, self._group)
-        return self._members[uid]
-
-    def covers(self, gid: int) -> bool:
-        """Whether nobody else is in a group."""
-        return gid == self._group or _has_only(gid, self._users)
-
-
-@cache
-def _has_only(gid: int, users: frozenset[int]) -> bool:
-    """Whether all members of a group are among `users`, as far as this host can know.
-
-    Directory services often do not list all users, so that somebody's primary group may be that of others, too: it
-    passes only under its user's own name, as private groups are called (useradd, FreeIPA; OpenSSH on Debian does the
-    same).
-    """
-    import grp
-    import pwd
-
-    try:
-        group = grp.getgrgid(gid)
-    except KeyError:
-        return False
-    known = [user for user in map(_user, users) if user]
-    members = {*group.gr_mem, *(user.pw_name for user in pwd.getpwall() if user.pw_gid == gid)}
-    if not members <= {user.pw_name for user in known}:
-        return False
-    if primary := [user.pw_name for user in known if user.pw_gid == gid]:
-        return group.gr_name in primary
-    return bool(group.gr_mem)
-
-
-def _is_member(uid: int, gid: int) -> bool:
-    user = _user(uid)
-    return user is not None and gid in os.getgrouplist(user.pw_name, user.pw_gid)
-
-
-def _user(uid: int) -> Any:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid)
-    except KeyError:
-        return None
 
 
 def _user_ids(names: Iterable[str]) -> list[int]:
     return list(map(user_id, names))
-
-
-def _writers(acl: bytes, gid: int) -> tuple[list[int], list[int]]:
-    """The users and groups, by id, that may write a file besides its owner; `gid` is its group."""
-    users, groups = [], []
-    for at in range(_ACL_HEAD, len(acl) - _ACL_ENTRY + 1, _ACL_ENTRY):
-        tag, permits, whom = (int.from_bytes(acl[at + a : at + b], "little") for a, b in ((0, 2), (2, 4), (4, 8)))
-        if not permits & _ACL_WRITE:
-            continue
-        if tag == _ACL_USER:
-            users.append(whom)
-        elif tag in (_ACL_GROUP, _ACL_GROUP_OBJ):
-            groups.append(whom if tag == _ACL_GROUP else gid)
-    return users, groups if acl else [gid]
-
-
-@cache
-def _unmapped_user() -> int | None:
-    """Who seems to own what belongs to users that a container does not know, root of the host among them; None where
-    all are known. The directories above a root may be theirs."""
-    try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
-            if file.read().split() == ["0", "0", "4294967295"]:
-                return None
-        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ddmq_hpc.hour import HOUR, Hour
 from ddmq_hpc.stats import Stats
-from ddmq_hpc.workers import Running, WorkerInfo
+from ddmq_hpc.worker_info import Running, WorkerInfo
 
 #: A task is slow when it has run for so many times as long as is typical, and so many seconds longer.
 _SLOW_TIMES, _SLOW_SECONDS = 3.0, 60.0

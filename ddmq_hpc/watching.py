@@ -15,7 +15,8 @@ from ddmq_hpc.hour import Follow
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.stats import stats
 from ddmq_hpc.views import Snapshot, Trouble, View, view
-from ddmq_hpc.workers import WorkerInfo, list_workers
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import list_workers
 
 #: Seconds between two listings of queues and of workers: of these more where there are many, since each has a file, and
 #: so many are read in a second at most.

@@ -33,7 +33,7 @@ from ddmq_hpc.terms import Report, WorkerOptions
 from ddmq_hpc.under_way import UnderWay, Work
 from ddmq_hpc.units import human
 from ddmq_hpc.window import Pace, Window
-from ddmq_hpc.workers import Running
+from ddmq_hpc.worker_info import Running
 
 #: Those that end a worker in good order. They are passed on to its tasks.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

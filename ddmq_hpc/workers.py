@@ -2,25 +2,23 @@
 
 A registration is `workers/<id>.json`, written aside and renamed; the file's time of change is the worker's last sign of
 life. A request to stop is `<id>.stop` beside it. Others may have written either, so that nothing of them is believed
-unchecked: what is too large, no JSON or none of a registration's is passed over.
+unchecked, and what is no registration is passed over.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from stat import S_ISREG
-from typing import Any, Callable, Optional
+from typing import Optional
 
-from ddmq_hpc.advance import Progress
 from ddmq_hpc.errors import UsageError, WorkerNotFound
 from ddmq_hpc.fs import GONE
-from ddmq_hpc.identity import Owner, batch_job, host, is_gone, kernel, process_start, token, user_name
+from ddmq_hpc.identity import is_gone, token, user_name
 from ddmq_hpc.journal import WORKER
 from ddmq_hpc.names import parse_worker_file
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.worker_info import MOST_BYTES, WorkerInfo, decode
 
 #: Seconds after its last sign of life from which a worker counts as silent, and is forgotten.
 SILENT_SECONDS, FORGET_SECONDS = 300.0, 3600.0
@@ -28,171 +26,8 @@ SILENT_SECONDS, FORGET_SECONDS = 300.0, 3600.0
 _NEWS_SECONDS, _BEAT_SECONDS = 10.0, 60.0
 #: Seconds between two looks for a request to stop, of a worker that works and of one that waits.
 _LOOK_SECONDS, _IDLE_LOOK_SECONDS = 5.0, 30.0
-_MOST_BYTES = 1 << 16
-_MOST_TEXT, _MOST_LISTED, _MOST_SECONDS = 1000, 64, 1e12
-
 #: What a worker was asked: "stop" once its tasks are done, or "now".
 Stop = Optional[str]
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError("not a list of texts")
-    return tuple(text[:_MOST_TEXT] for text in value[:_MOST_LISTED])
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("not a text")
-    return value[:_MOST_TEXT]
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
-        raise ValueError("not a count")
-    return int(value)
-
-
-def _moment(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _MOST_SECONDS:
-        raise ValueError("not a time")
-    return float(value)
-
-
-def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else check(value)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A task that runs: its queue, the beginning of its message, since when, and how far it is, told when it was
-    `told`. Times are seconds since 1970; `told` is 0 and `progress` None as long as it said nothing."""
-
-    id: str
-    queue: str = ""
-    task: str = ""
-    since: float = 0.0
-    told: float = 0.0
-    progress: Progress | None = None
-
-
-def _tasks(value: Any) -> tuple[Running, ...]:
-    if not isinstance(value, list):
-        raise ValueError("not a list of tasks")
-    return tuple(
-        Running(
-            _text(found["id"]),
-            _text(found["queue"]),
-            _text(found["task"]),
-            _moment(found["since"]),
-            _moment(found["told"]),
-            Progress.of(found["progress"]) if found["progress"] else None,
-        )
-        for found in value[:_MOST_LISTED]
-    )
-
-
-def _kept(check: Callable[[Any], Any], default: Any) -> Any:
-    return field(default=default, metadata={"check": check})
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """A worker, as it tells of itself. Times are seconds since 1970 in the file system's clock.
-
-    `start` and `kernel` tell its process from others of the same `pid`, see `identity`. `memory`, in bytes, is what its
-    tasks have together, and `ends` when the last of them has to be done; None where nobody said.
-
-    What is not in the file but is found out by whoever lists: `seen`, the last sign of life; `user`, whose file it is;
-    `alive`: "no" when its process is known to be gone, "silent" when it gave no sign of life for 5 minutes, else "yes".
-    """
-
-    id: str
-    host: str = _kept(_text, "")
-    pid: int = _kept(_count, 0)
-    start: int = _kept(_count, 0)
-    kernel: str = _kept(_text, "")
-    job: str = _kept(_text, "")
-    queues: Sequence[str] = _kept(_texts, ())
-    slots: int = _kept(_count, 1)
-    since: float = _kept(_moment, 0.0)
-    done: int = _kept(_count, 0)
-    failed: int = _kept(_count, 0)
-    running: Sequence[str] = _kept(_texts, ())
-    command: Sequence[str] = _kept(_texts, ())
-    memory: int | None = _kept(_optional(_count), None)
-    ends: float | None = _kept(_optional(_moment), None)
-    tasks: Sequence[Running] = _kept(_tasks, ())
-    seen: float = 0.0
-    user: str = ""
-    alive: str = "yes"
-
-    @classmethod
-    def of_this_process(
-        cls, queue: Queue, ident: str, queues: Sequence[str], slots: int = 1, command: Sequence[str] = ()
-    ) -> WorkerInfo:
-        """What this process has to tell when it begins to work."""
-        pid = os.getpid()
-        return cls(
-            ident,
-            host(),
-            pid,
-            process_start(pid) or 0,
-            kernel(),
-            batch_job(),
-            tuple(queues),
-            slots,
-            queue.fs.now(queue.paths.tmp),
-            command=tuple(command),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        found = asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
-
-    def line(self) -> bytes:
-        """The content of its file."""
-        found: dict[str, Any] = {}
-        for name in _FIELDS:
-            value = getattr(self, name)
-            if name == "tasks":
-                value = [asdict(task) for task in value[:_MOST_LISTED]]
-            elif value is not None and not isinstance(value, (str, int, float)):
-                value = [str(text)[:_MOST_TEXT] for text in value[:_MOST_LISTED]]
-            found[name] = value
-        text = json.dumps(found, separators=(",", ":"))
-        if len(text) >= _MOST_BYTES:  # a command line as long as that is not worth more
-            text = json.dumps({**found, "command": [], "running": found["running"][:1], "tasks": found["tasks"][:1]})
-        return text.encode() + b"\n"
-
-    def is_process_of(self, owner: Owner) -> bool:
-        """Whether what is leased under that name is in the hands of this worker."""
-        return bool(owner.pid) and (self.host, self.pid, self.start) == (owner.host, owner.pid, owner.start)
-
-    @property
-    def news(self) -> tuple[object, ...]:
-        """What changes when there is something that is worth telling soon: not each step that a task makes."""
-        return (
-            self.done,
-            self.failed,
-            self.running,
-            self.ends,
-            [(task.since, task.progress is None) for task in self.tasks],
-        )
-
-
-_FIELDS = {f.name: f.metadata["check"] for f in fields(WorkerInfo) if "check" in f.metadata}
-#: What registrations of the first version do not have.
-_LATER = {"memory", "ends", "tasks"}
-
-
-def _decode(ident: str, data: bytes) -> WorkerInfo | None:
-    try:
-        found = json.loads(data)
-        known = {name: check for name, check in _FIELDS.items() if name in found or name not in _LATER}
-        return WorkerInfo(ident, **{name: check(found[name]) for name, check in known.items()})
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 class Registration:
@@ -323,10 +158,10 @@ def _registered(queue: Queue) -> Iterable[tuple[str, WorkerInfo | None]]:
         if parsed is None or parsed[1] != "json":
             continue
         try:
-            found, data = fs.read_some(f"{paths.workers}/{name}", _MOST_BYTES)
+            found, data = fs.read_some(f"{paths.workers}/{name}", MOST_BYTES)
         except OSError:
             continue  # gone meanwhile, or a link, a directory, not for us to read
-        info = _decode(parsed[0], data)
+        info = decode(parsed[0], data)
         yield parsed[0], info and _judged(replace(info, seen=found.st_mtime, user=user_name(found.st_uid)), now)
 
 

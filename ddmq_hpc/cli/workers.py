@@ -18,7 +18,8 @@ from ddmq_hpc.cli.several import Failures, queues_of
 from ddmq_hpc.cli.tables import out_csv, out_table
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.units import human
-from ddmq_hpc.workers import WorkerInfo, list_workers, request_stop
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import list_workers, request_stop
 
 _COLUMNS = "id user host pid job queues slots since seen alive done failed running command".split()
 #: What a narrow terminal does not show, the first one first.

@@ -11,7 +11,8 @@ from ddmq_hpc.explaining.sight import Sight
 from ddmq_hpc.messages import Message
 from ddmq_hpc.submitted import Record
 from ddmq_hpc.units import LONGEST, human, human_memory
-from ddmq_hpc.workers import WorkerInfo, asked_to_stop
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import asked_to_stop
 
 #: Workers that are looked at one by one.
 _MOST = 50

@@ -26,7 +26,8 @@ from ddmq_hpc.stats import Stats, stats
 from ddmq_hpc.submitted import Record
 from ddmq_hpc.tasks import JOB_MARK
 from ddmq_hpc.units import human, moment
-from ddmq_hpc.workers import WorkerInfo, list_workers
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import list_workers
 
 #: Messages at the head of the queue that are opened.
 _OPENED = 8

@@ -20,6 +20,7 @@ from ddmq_hpc.names import published_ns
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.report.failures import Failures
 from ddmq_hpc.stats import Stats, stats
+from ddmq_hpc.worker_info import WorkerInfo
 
 #: How attempts end, in the order in which charts show it.
 ENDINGS = (DONE, FAILED, RELEASED, LOST)
@@ -162,7 +163,7 @@ class Collector:
         else:
             self._found.impossible += 1
 
-    def works(self, info: workers.WorkerInfo) -> None:
+    def works(self, info: WorkerInfo) -> None:
         """A worker that is registered: at work until now, or until its last sign of life when it is gone."""
         alive = info.alive == "yes"
         self._found.live += alive

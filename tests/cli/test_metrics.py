@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.metrics import collect
-from ddmq_hpc.workers import Registration, Running, WorkerInfo
+from ddmq_hpc.worker_info import Running, WorkerInfo
+from ddmq_hpc.workers import Registration
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -16,7 +16,8 @@ from test_terminal import _read_all
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli import tables
-from ddmq_hpc.workers import Registration, WorkerInfo
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration
 
 
 def on_terminal(columns: int, *arguments: str) -> list[str]:

@@ -25,7 +25,8 @@ from command import COMMAND, Run
 from ddmq_hpc.advance import Progress
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.watching import _Looker, shows_unicode
-from ddmq_hpc.workers import Registration, Running, WorkerInfo
+from ddmq_hpc.worker_info import Running, WorkerInfo
+from ddmq_hpc.workers import Registration
 
 PLAIN, COLOURED = {"LC_ALL": "C"}, {"LC_ALL": "en_US.UTF-8"}
 HOSTILE = "simulate \x1b[2J\x9b31m [red]7[/red] \r\n日本 \u202e"

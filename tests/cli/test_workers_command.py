@@ -11,7 +11,8 @@ import pytest
 from command import Run
 
 from ddmq_hpc.broker import Broker
-from ddmq_hpc.workers import Registration, WorkerInfo
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import RootNotFound
 from ddmq_hpc.views import Trouble, View
 from ddmq_hpc.watching import Watch
-from ddmq_hpc.workers import Registration, WorkerInfo
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration
 
 
 @pytest.fixture

@@ -36,14 +36,14 @@ from ddmq_hpc import (
     messages,
     names,
     operations,
+    party,
     schedulers,
     sources,
     submitted,
     tasks,
-    trust,
     turnstile,
     units,
-    workers,
+    worker_info,
 )
 from ddmq_hpc import settings as queue_settings
 from ddmq_hpc.advance import Progress
@@ -375,11 +375,11 @@ def compressed_journal(data: bytes) -> None:
 
 @_contract
 def registration_of_a_worker(data: bytes) -> None:
-    found = workers._decode("w", data)
+    found = worker_info.decode("w", data)
     if found:
         messages.to_json(found.to_dict())
-        again = workers._decode("w", found.line())
-        assert again == found or len(found.line()) >= workers._MOST_BYTES // 2
+        again = worker_info.decode("w", found.line())
+        assert again == found or len(found.line()) >= worker_info.MOST_BYTES // 2
 
 
 @_contract
@@ -479,7 +479,7 @@ def answer_of_a_scheduler(data: bytes) -> None:
 
 @_contract
 def access_control_list(data: bytes) -> None:
-    users, groups = trust._writers(data, 5)
+    users, groups = party.writers(data, 5)
     assert all(0 <= who < 1 << 32 for who in (*users, *groups))
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli import main
-from ddmq_hpc.workers import Registration, WorkerInfo
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration
 
 #: What README.md documents.
 EXIT_CODES = {0, 1, 2, 3, 4, 5, 6, 75}

@@ -11,7 +11,8 @@ from typing import Any
 from ddmq_hpc import Broker
 from ddmq_hpc.names import Dead, Entry, pack_name
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.workers import Registration, WorkerInfo
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration
 
 
 class Past:

@@ -17,7 +17,7 @@ from typing import Callable
 
 import pytest
 
-from ddmq_hpc import trust
+from ddmq_hpc import party, trust
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, Untrusted, UsageError
 from ddmq_hpc.execute import execute
@@ -130,7 +130,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(DdmqError):
         execute(Broker(root), "p", ["true"])
     "x".encode("ascii"), b"x".decode("unicode_escape"), "x".encode("idna")
-    trust._unmapped_user()
+    party.unmapped_user()
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def place(imported: None) -> Iterator[Place]:
     os.environ["TMPDIR"] = str(top / "node")
     made = Place(top)
     made.make()
-    trust._has_only.cache_clear()
+    party._has_only.cache_clear()
     yield made
     os.environ.pop("TMPDIR") if before is None else os.environ.__setitem__("TMPDIR", before)
     shutil.rmtree(top)
@@ -514,11 +514,11 @@ def test_groups_whose_members_are_all_trusted(
     monkeypatch.setattr(pwd, "getpwall", lambda: users)
     monkeypatch.setattr(pwd, "getpwuid", lambda number: by_id[number])
     monkeypatch.setattr(grp, "getgrgid", lambda number: grp.struct_group((name, "x", number, members)))
-    trust._has_only.cache_clear()
+    party._has_only.cache_clear()
     try:
-        assert trust._has_only(group_of_me, frozenset({10, 11, 0} & set(by_id))) is only
+        assert party._has_only(group_of_me, frozenset({10, 11, 0} & set(by_id))) is only
     finally:
-        trust._has_only.cache_clear()
+        party._has_only.cache_clear()
 
 
 def test_a_primary_group_of_another_name_may_be_that_of_users_whom_no_directory_lists(
@@ -529,16 +529,16 @@ def test_a_primary_group_of_another_name_may_be_that_of_users_whom_no_directory_
     monkeypatch.setattr(pwd, "getpwuid", lambda number: me)
     for members in ([], ["me"]):
         monkeypatch.setattr(grp, "getgrgid", lambda number, m=members: grp.struct_group(("users", "x", number, m)))
-        trust._has_only.cache_clear()
-        assert not trust._has_only(100, frozenset({10}))
-    trust._has_only.cache_clear()
+        party._has_only.cache_clear()
+        assert not party._has_only(100, frozenset({10}))
+    party._has_only.cache_clear()
 
 
 def test_above_a_root_may_be_users_whom_a_container_does_not_know(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.give(place.home, MALLORY)
-    monkeypatch.setattr(trust, "_unmapped_user", lambda: uid(MALLORY))
+    monkeypatch.setattr(trust, "unmapped_user", lambda: uid(MALLORY))
     assert place.judged() == ""
     place.give(place.root, MALLORY)
     assert "root belongs to user bin" in place.judged()

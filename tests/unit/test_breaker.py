@@ -14,7 +14,8 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.workers import Registration, WorkerInfo
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration
 
 BAD, WORSE, GOOD = ("bad", 11), ("worse", 12), ("good", 13)
 

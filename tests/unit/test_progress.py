@@ -18,7 +18,8 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import LeaseLost, UsageError
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import Detached
-from ddmq_hpc.workers import Registration, Running, WorkerInfo, list_workers
+from ddmq_hpc.worker_info import Running, WorkerInfo
+from ddmq_hpc.workers import Registration, list_workers
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ddmq_hpc.advance import Progress
 from ddmq_hpc.hour import Hour
 from ddmq_hpc.stats import Stats
 from ddmq_hpc.views import Snapshot, interval, places, view
-from ddmq_hpc.workers import Running, WorkerInfo
+from ddmq_hpc.worker_info import Running, WorkerInfo
 
 EMPTY = Stats("q", 0, 0, 0, 0, 0, None, 0, False)
 NOW = 1_000_000.0

@@ -16,7 +16,8 @@ from ddmq_hpc.errors import QueueNotFound, UsageError, WorkerNotFound
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import host, kernel
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.workers import Registration, WorkerInfo, forget, list_workers, request_stop
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration, forget, list_workers, request_stop
 
 
 class Clocked(Filesystem):

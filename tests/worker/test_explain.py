@@ -28,7 +28,8 @@ from ddmq_hpc.identity import host
 from ddmq_hpc.names import Entry, Lease, minute_stamp
 from ddmq_hpc.schedulers import slurm
 from ddmq_hpc.submitted import Record, Request, write
-from ddmq_hpc.workers import Registration, WorkerInfo
+from ddmq_hpc.worker_info import WorkerInfo
+from ddmq_hpc.workers import Registration
 
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount and act for other users")
 
