@@ -77,10 +77,12 @@ pyz: $(VENV)/.dist ## the command as one file, dist/ddmq-hpc.pyz
 	@PYTHONHASHSEED=0 $(VENV)/bin/python recipes/pyz.py
 
 sbom: $(VENV)/.dist ## what the package needs, and what the one file contains, as CycloneDX in dist/
-	@mkdir -p dist
-	@$(PYTHON) -m venv --clear .venv-bare && .venv-bare/bin/python -m pip install -qq --disable-pip-version-check .
-	@$(VENV)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o dist/ddmq-hpc.cdx.json .venv-bare
-	@$(VENV)/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o dist/ddmq-hpc.pyz.cdx.json \
+	@mkdir -p build dist
+	@sed "s/^dynamic = .*/version = \"$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' ddmq_hpc/__init__.py)\"/" pyproject.toml >build/named.toml
+	@$(PYTHON) -m venv --clear --without-pip .venv-bare
+	@$(VENV)/bin/python -m pip --python .venv-bare install -qq --disable-pip-version-check .
+	@$(VENV)/bin/cyclonedx-py environment --output-reproducible --pyproject build/named.toml -o dist/ddmq-hpc.cdx.json .venv-bare
+	@$(VENV)/bin/cyclonedx-py requirements --output-reproducible --pyproject build/named.toml -o dist/ddmq-hpc.pyz.cdx.json \
 	    recipes/pyz-requirements.txt
 
 # Strict: what pypi.org could not be asked about is not called sound.
