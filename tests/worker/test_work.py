@@ -138,13 +138,13 @@ def test_a_signal_is_passed_on_and_what_is_unfinished_comes_back_uncounted(bench
         sleep 321 & while kill -0 $! 2>/dev/null; do wait $!; done
         sleep 322 & while kill -0 $! 2>/dev/null; do wait $!; done
     """
-    worker = bench.start("-j", "2", "--grace", "1", "--prefetch", "1", "--", "sh", "-c", script)
+    worker = bench.start("-j", "2", "--grace", "4", "--prefetch", "1", "--", "sh", "-c", script)
     wait_for(lambda: bench.file("up").count("up") == 2, "both tasks")
     worker.send_signal(number)
     _, said = worker.communicate(timeout=20)
     assert worker.returncode == 0, said
     assert signal.Signals(number).name in said
-    assert said.splitlines()[0].startswith("stopping: 2 tasks may take up to 1s")
+    assert said.splitlines()[0].startswith("stopping: 2 tasks may take up to 4s")
     assert {f"stubborn {number}", f"obedient {number}"} <= set(bench.file("log").splitlines())
     # who says within the grace that it is done is done; the others come back in their first attempt
     assert bench.counts() == {"ready": 2}
