@@ -27,27 +27,30 @@ test: ## all checks, then all tests on the newest Python here, and most on the o
 	@set -e; oldest=$$(.ci/pythons | head -n 1); newest=$$(.ci/pythons | tail -n 1); \
 	$(MAKE) lint $$oldest; \
 	$(MAKE) environment $$newest; \
-	$(MAKE) -j 4 -k $$newest OLDEST="$$oldest" NEWEST="$$newest" test-hosts test-engine test-others test-snakemake; \
+	$(MAKE) -j 4 -k $$newest OLDEST="$$oldest" NEWEST="$$newest" $(PARTS); \
 	$(MAKE) $$newest test-alone
 
-PART = set -o pipefail; $(VENV)/bin/python -u -m pytest
-COMPUTING = set -o pipefail; nice -n 3 $(VENV)/bin/python -u -m pytest
+PARTS = test-hosts test-engine test-others test-snakemake test-clusters test-oldest
+RUN = set -o pipefail; $(VENV)/bin/python -u -m pytest
+COMPUTE = set -o pipefail; nice -n 3 $(VENV)/bin/python -u -m pytest
 LINEWISE = 2>&1 | grep --line-buffered ^
 NO_CLUSTER = not nfs and not slurm and not sge
-.PHONY: environment test-hosts test-engine test-others test-snakemake test-alone
+.PHONY: environment $(PARTS) test-alone
 environment: $(VENV)/.test
 test-hosts: environment
-	@$(PART) -m 'nfs and not alone' $(LINEWISE)
+	@$(RUN) -m 'nfs and not alone' $(LINEWISE)
+test-clusters: environment
+	@$(RUN) -m 'slurm or sge' $(LINEWISE)
 test-engine: environment
-	@$(COMPUTING) -m '$(NO_CLUSTER)' tests/engine tests/worker $(LINEWISE)
-	@$(PART) -m 'slurm or sge' $(LINEWISE)
-test-others: environment
-	@$(COMPUTING) -m '$(NO_CLUSTER)' --ignore=tests/engine --ignore=tests/worker --ignore=tests/snakemake $(LINEWISE)
+	@$(COMPUTE) -m '$(NO_CLUSTER)' tests/engine tests/worker $(LINEWISE)
 test-snakemake: environment
-	@$(COMPUTING) -m '$(NO_CLUSTER)' tests/snakemake $(LINEWISE)
+	@$(COMPUTE) -m '$(NO_CLUSTER)' tests/snakemake $(LINEWISE)
+test-others: environment
+	@$(COMPUTE) -m '$(NO_CLUSTER)' --ignore=tests/engine --ignore=tests/worker --ignore=tests/snakemake $(LINEWISE)
+test-oldest:
 	@test "$(OLDEST)" = "$(NEWEST)" || nice -n 3 $(MAKE) pytest $(OLDEST) MARK='$(NO_CLUSTER) and not slow' TESTS='$(INTERPRETER)'
 test-alone: environment
-	@$(PART) -m alone
+	@$(RUN) -m alone
 
 pytest: $(VENV)/.test ## the tests alone, on python3 (PYTHON=... VENV=... for another, MARK='not slow', TESTS=tests/unit for some)
 	@$(VENV)/bin/python -m pytest -m '$(MARK)' $(TESTS)

@@ -91,14 +91,20 @@ class Taker:
             if not carve(fs, paths, whole, [paths.in_leased(mine)], back):
                 return False
         except PermissionError:
-            if not S_ISDIR(fs.lstat(whole).st_mode):
+            if not self._is_directory(whole):
                 raise
-            # Somebody planted a directory (link(2): EPERM): as what is taken whole and found to be no pack.
+            # Somebody planted it (link(2): EPERM): as what is taken whole and found to be no pack.
             fs.claim(whole, f"{paths.damaged}/{Dead(priority, entry, NO_PACK).name}")
             return False
         with self._lock:
             self.head.put_back(priority, back)
         return True
+
+    def _is_directory(self, path: str) -> bool:
+        try:
+            return S_ISDIR(self._fs.lstat(path).st_mode)
+        except OSError:
+            return False  # what was refused before says more
 
     def give_back(self, leases: Collection[Lease] = ()) -> None:
         """Make ready what was leased by calls that failed, these and those before; what cannot be now is next time."""

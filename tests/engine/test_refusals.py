@@ -176,6 +176,21 @@ def test_the_error_says_what_and_how_to_exit(place: Path, code: int) -> None:
             assert "nothing was lost: " in str(failure)
 
 
+def test_what_a_take_is_refused_for_is_said_even_if_its_entry_is_gone(place: Path) -> None:
+    """Refused in the middle of a division, which others put back meanwhile, or of which this client sees nothing."""
+    with new_broker(str(place / "root")) as broker:
+        broker.publish_many(QUEUE, FIVE)
+
+        def around(name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+            if name == "link":
+                os.rename(args[0], place / "elsewhere")
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES), args[0])
+            return call()
+
+        failure = fail(broker, around, lambda: broker.consume(QUEUE, n=2))
+        assert failure is not None and failure.errno == errno.EACCES
+
+
 def test_half_a_file_that_cannot_be_removed_hides_no_error(place: Path) -> None:
     """A disk that is full, and read-only by the time that what was half written is removed."""
     with new_broker(str(place / "root")) as broker:
