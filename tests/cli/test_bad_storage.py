@@ -76,6 +76,13 @@ def test_read_only(run: Run, small: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act for another user")
+def test_a_root_that_cannot_be(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, told in (("file", "not a directory"), ("file/in", "not a directory"), ("n" * 300, "give a shorter one")):
+        failed = run("create", "-f", str(tmp_path / path), "q", code=1).stderr
+        assert told in failed and failed.count("\n") == 1, failed
+
+
 def test_permission_denied(run: Run, root: str) -> None:
     """In the library, as another user: the interpreter may be where that user cannot read."""
     broker = Broker(root, create=True)
