@@ -12,8 +12,8 @@ from types import TracebackType
 from ddmq_hpc.errors import CannotRun, CommandNotFound
 from ddmq_hpc.guardian import CHILD, Guardian
 from ddmq_hpc.identity import token
+from ddmq_hpc.stopping import STOPPING
 
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: A child that was told to stop is killed after this many seconds.
 _GRACE = 30.0
 
@@ -29,7 +29,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Child:
-        self._before = {number: signal.signal(number, self._pass_on) for number in _PASSED_ON}
+        self._before = {number: signal.signal(number, self._pass_on) for number in STOPPING}
         self._guardian = Guardian("", self._mark, CHILD)
         return self
 

@@ -28,6 +28,7 @@ from ddmq_hpc.outcomes import Conclusion, Ending, Settled, settle
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.recovery import maybe as maybe_recover
 from ddmq_hpc.room import Room
+from ddmq_hpc.stopping import STOPPING, was_stopped_too
 from ddmq_hpc.tasks import Result, Task
 from ddmq_hpc.terms import Report, WorkerOptions
 from ddmq_hpc.under_way import UnderWay, Work
@@ -35,14 +36,10 @@ from ddmq_hpc.units import human
 from ddmq_hpc.window import Pace, Window
 from ddmq_hpc.worker_info import Running
 
-#: Those that end a worker in good order. They are passed on to its tasks.
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: Seconds between two rounds of the watching thread, at most; less where leases are short.
 _ROUND = 1.0
 #: A worker stops its tasks so long before the end of its job, besides `grace`: for giving back what they worked on.
 _LAST_SECONDS = 5.0
-#: Seconds within which the processes of a job hear of its end.
-_HEARSAY = 0.2
 _JOB_ENDS = "its job is about to end"
 #: What schedulers send ahead of the end of a job, and users do not send to cancel it.
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -306,12 +303,13 @@ class Worker:
             setattr(self.report, what, getattr(self.report, what) + number)
 
     def _was_stopped(self, work: Work, result: Result) -> bool:
-        """Whether a task ended because its worker was told to. Schedulers signal all processes of a job at once, so the
-        task may be gone before the worker hears of it."""
-        if result.code - 128 in STOPPING and not (self._signals or self._stopping):
-            time.sleep(_HEARSAY)
-            return bool(self._signals or self._stopping)
-        return self._stopping is not None and (bool(work.signals) or result.code - 128 in STOPPING)
+        """Whether a task ended because its worker was told to."""
+        if work.ended_for or work.lost:
+            return False
+        return self._is_told_to_stop() or was_stopped_too(result.code, self._is_told_to_stop)
+
+    def _is_told_to_stop(self) -> bool:
+        return self._stopping is not None or bool(self._signals)
 
     def _settle(self, work: Work, result: Result) -> None:
         ending = Ending(work.lost, work.ended_for, self._was_stopped(work, result))

@@ -288,6 +288,22 @@ def test_exec_keeps_its_lease_and_gives_it_back_when_told_to_stop(run: Run, root
     assert pulled(run, root)["attempt"] == 1
 
 
+@pytest.mark.parametrize(("told", "attempt"), [(True, 1), (False, 2)])
+def test_what_exec_runs_may_hear_of_the_end_of_the_job_first(
+    run: Run, root: str, tmp_path: Path, told: bool, attempt: int
+) -> None:
+    run("publish", root, "q", "x")
+    command = ["sh", "-c", f"echo > {tmp_path}/up; kill -TERM $$"]
+    with subprocess.Popen([COMMAND, "exec", root, "q", "--", *command]) as child:
+        while not (tmp_path / "up").exists():
+            time.sleep(0.02)
+        if told:
+            time.sleep(0.5)
+            child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=20) == 128 + signal.SIGTERM
+    assert pulled(run, root)["attempt"] == attempt
+
+
 def test_a_killed_exec_gives_its_message_back_at_once(run: Run, root: str) -> None:
     run("publish", root, "q", "x")
     child = subprocess.Popen([COMMAND, "exec", root, "q", "--", "sleep", "2"])

@@ -153,6 +153,22 @@ def test_a_signal_is_passed_on_and_what_is_unfinished_comes_back_uncounted(bench
     assert not processes("sleep 322")
 
 
+@pytest.mark.parametrize(("told", "left", "state"), [(True, "ready", "released"), (False, "dead", "nacked")])
+def test_a_task_may_hear_of_the_end_of_the_job_first(bench: Bench, told: bool, left: str, state: str) -> None:
+    """Schedulers signal one process after the other. Nobody but the task hears it: then it is a failure of the task."""
+    bench.settings("requeue_limit: 0\n")
+    bench.broker.publish("tasks", "x")
+    worker = bench.start("--", "sh", "-c", f"echo > {bench.place}/up; kill -TERM $$")
+    wait_for(lambda: bench.file("up"), "the task")
+    if told:
+        time.sleep(0.5)
+        worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=20)
+    assert bench.counts() == {left: 1}
+    [record] = [record for record in bench.records() if record["state"] in ("released", "nacked")]
+    assert (record["state"], record["signal"]) == (state, signal.SIGTERM)
+
+
 def test_no_orphan_outlives_a_killed_worker(bench: Bench) -> None:
     bench.broker.publish("tasks", "x")
     worker = bench.start("--", "sh", "-c", f"echo > {bench.place}/up; trap '' TERM HUP; sleep 543 & sleep 544; true")
