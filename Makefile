@@ -19,18 +19,18 @@ demo: $(VENV)/.rich ## checksum and compress a few hundred files with several wo
 
 # Types are checked on the oldest Python, whose standard library is the one to hold to. The tests on real clusters and
 # file servers, of the engine's protocol (killed at each call, falsified replies, storms, models) and of browsers and
-# documents are about those, where the interpreter matters little: one is enough for them. They wait much: four parts at
-# a time take a third as long; what they print is mixed line by line. Guests and clusters have daemons that are missed
+# documents are about those, where the interpreter matters little: one is enough for them. They wait much: three parts at
+# a time take half as long; what they print is mixed line by line. Guests and clusters have daemons that are missed
 # within seconds: what computes lets them go first. Those that measure turns and rates among hosts come last.
 test: ## all checks, then all tests on the newest Python here, and most on the oldest (as root: installs Slurm, SGE, strace ... for them)
 	@.ci/packages
 	@set -e; oldest=$$(.ci/pythons | head -n 1); newest=$$(.ci/pythons | tail -n 1); \
 	$(MAKE) lint $$oldest; \
 	$(MAKE) environment $$newest; \
-	$(MAKE) -j 4 -k $$newest OLDEST="$$oldest" NEWEST="$$newest" $(PARTS); \
+	$(MAKE) -j 3 -k $$newest OLDEST="$$oldest" NEWEST="$$newest" $(PARTS); \
 	$(MAKE) $$newest test-alone
 
-PARTS = test-hosts test-engine test-others test-snakemake test-clusters test-oldest
+PARTS = test-hosts test-engine test-others test-clusters test-snakemake test-oldest
 RUN = set -o pipefail; $(VENV)/bin/python -u -m pytest
 COMPUTE = set -o pipefail; nice -n 3 $(VENV)/bin/python -u -m pytest
 LINEWISE = 2>&1 | grep --line-buffered ^

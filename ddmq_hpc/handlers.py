@@ -15,8 +15,8 @@ class Handler(Protocol):
     def run(self, task: Task) -> Result:
         """Work on a task to its end, in the thread of a slot. An error that is raised ends the worker."""
 
-    def signal(self, task: Task, number: int) -> None:
-        """Pass on a signal to a task that runs."""
+    def signal(self, task: Task, number: int) -> bool:
+        """Pass on a signal to a task. False when it is not there yet, or any more: then it is passed on again."""
 
     def look(self) -> None:
         """Called about once a second, by the thread that watches over the slots."""
@@ -42,8 +42,8 @@ class CallableHandler:
         wall, cpu = time.monotonic() - started, time.thread_time() - used
         return Result(code=1 if error else 0, wall=wall, cpu=cpu, error=error)
 
-    def signal(self, task: Task, number: int) -> None:
-        pass
+    def signal(self, task: Task, number: int) -> bool:
+        return True
 
     def look(self) -> None:
         pass

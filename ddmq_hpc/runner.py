@@ -133,13 +133,15 @@ class CommandRunner:
             seen=end.seen,
         )
 
-    def signal(self, task: Task, number: int) -> None:
-        """Send a signal to all processes of a task; nothing when it has not begun or is over."""
+    def signal(self, task: Task, number: int) -> bool:
+        """Send a signal to all processes of a task. False when it is about to begin, or over."""
         with self._lock:
             running = self._running.get(task.directory)
-        if running is not None:
-            running.killed |= number == signal.SIGKILL
-            running.process.signal(number)
+        if running is None:
+            return False
+        running.killed |= number == signal.SIGKILL
+        running.process.signal(number)
+        return True
 
     def conclude(self, queue: Queue, task: Task, result: Result) -> None:
         """What has to be done before the message is let go for good; see `outcomes.Conclusion`."""

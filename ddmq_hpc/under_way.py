@@ -68,14 +68,16 @@ class UnderWay:
             del self._works[slot]
 
     def pass_on(self, number: int) -> None:
-        """Send a signal to all of them, once each, but a kill as often as it takes."""
+        """Send a signal to all of them, once each, but a kill as often as it takes; not to those that are just about to
+        begin, so as long as it matters it is to be sent again."""
         for work in self.all():
             self._signal(work, number)
 
     def _signal(self, work: Work, number: int) -> None:
-        if number not in work.signals or number == signal.SIGKILL:
-            if number != signal.SIGKILL or not work.settling:
+        if number == signal.SIGKILL:
+            if not work.settling:
                 self._handler.signal(work.task, number)
+        elif number not in work.signals and self._handler.signal(work.task, number):
             work.signals.add(number)
 
     def heed_limits(self) -> None:

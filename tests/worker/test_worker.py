@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import closing
 from typing import Any, Callable
 
 import pytest
@@ -18,10 +19,13 @@ from ddmq_hpc.beats import LOOK_EVERY, Beats, how_lost
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.feed import Appetite, Feed
 from ddmq_hpc.fs import Calls, Filesystem
+from ddmq_hpc.guardian import Guardian
 from ddmq_hpc.handlers import handler_of
 from ddmq_hpc.idle import Watch
 from ddmq_hpc.messages import Message
+from ddmq_hpc.output import TailOutput
 from ddmq_hpc.room import Room
+from ddmq_hpc.runner import CommandRunner
 from ddmq_hpc.usage import OomCounter
 from ddmq_hpc.window import Pace, Window
 
@@ -64,6 +68,31 @@ def test_stop_from_another_thread_waits_for_the_grace_and_gives_back(bench: Benc
     assert bench.counts() == {"ready": 3}
     wait_for(lambda: threading.active_count() <= threads, "the function that was left to itself to return")
     assert not of_journal(bench.records(), "acked")  # it came too late: the message was given back
+
+
+class Sluggish(CommandRunner):
+    """Nothing is known of a process for a second after its start, as on a node that is busy."""
+
+    def _launch(self, *arguments: Any) -> Any:
+        process = super()._launch(*arguments)
+        time.sleep(1)
+        return process
+
+
+def test_a_task_that_is_just_about_to_begin_is_told_to_stop_as_well(bench: Bench) -> None:
+    bench.broker.publish("tasks", "x")
+    script = f"trap 'echo heard >> {bench.place}/log; exit 0' USR1; echo > {bench.place}/up; sleep 30 & wait; wait"
+    directory = str(bench.place / "node" / "own")
+    os.makedirs(directory)
+    with closing(Guardian(directory, "w")) as guardian:
+        runner = Sluggish(["sh", "-c", script], TailOutput(), guardian)
+        worker = Worker(bench.broker, "tasks", runner, WorkerOptions(grace=20), name="w", directory=directory)
+        running = threading.Thread(target=worker.run)
+        running.start()
+        wait_for(lambda: bench.file("up"), "the task")
+        worker.stop(signal.SIGUSR1)
+        running.join(15)
+    assert (bench.file("log"), worker.report.done) == ("heard\n", 1)
 
 
 class Faulty(Filesystem):
