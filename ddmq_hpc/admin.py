@@ -36,6 +36,8 @@ from ddmq_hpc.packs import unreadable
 from ddmq_hpc.queue import Queue
 
 STATES = ("ready", "leased", "delayed", "dead")
+#: And those that are listed when they are asked for.
+LISTED = (*STATES, "damaged", "done")
 _Name = TypeVar("_Name")
 _KEY_SECONDS = _REPORT_SECONDS = 30 * 86400
 

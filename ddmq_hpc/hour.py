@@ -139,7 +139,7 @@ class Tally:
                 self._times.append(took)
         if attempt.state in (FAILED, LOST):
             words = cause(attempt)
-            kind = _DIGITS.sub("0", words)
+            kind = _DIGITS.sub("0", words) if attempt.error else words  # an exit code is no number of a line
             causes = self._causes.setdefault(bucket, Counter())
             if len(causes) >= _CAUSES and kind not in causes:
                 words = kind = _OTHER

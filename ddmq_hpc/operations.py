@@ -172,7 +172,10 @@ def _peek(broker: Broker, values: dict[str, Any]) -> Any:
 
 def _list(broker: Broker, values: dict[str, Any]) -> Any:
     _only(values, "queue", "state", "limit")
-    states = (values["state"],) if values.get("state") else admin.STATES
+    state = values.get("state")
+    if state and state not in admin.LISTED:
+        raise UsageError(f"no state {state!r:.40}: use {', '.join(admin.LISTED)}")
+    states = (state,) if state else admin.STATES
     return [item.to_dict() for item in admin.items(broker.queue(values["queue"]), states, values.get("limit"))]
 
 

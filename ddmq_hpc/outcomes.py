@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Callable, NamedTuple
 
 from ddmq_hpc.beats import how_lost
@@ -59,8 +58,6 @@ def settle(
 
 def _settle(queue: Queue, task: Task, result: Result, ending: Ending, conclude: Conclusion) -> Settled:
     messages = [task.message]
-    if result.code and ending.ended_for:
-        result = replace(result, error=ending.ended_for)
     outcome = {**result.outcome(), **task.outcome()}
     if result.code == 0:
         conclude(queue, task, result)

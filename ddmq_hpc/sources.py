@@ -77,9 +77,11 @@ def csv_rows(path: str, template: str | None) -> Iterator[Record]:
 
 
 def _check_columns(names: Sequence[str], path: str) -> None:
-    """One column of several names is a table with other separators."""
+    """One column of several names is a table with other separators; of two of one name the first would be lost."""
     if len(names) == 1 and (found := next((other for other in ";\t" if other in names[0]), None)):
         raise BadMessage(f"{path}: its columns are separated by {found!r}; separate them by commas")
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise BadMessage(f"{path}: several columns are called {twice!r}; give each a name of its own")
 
 
 def _filled(template: str, row: dict[str, str], path: str) -> str:

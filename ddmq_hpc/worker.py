@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from shutil import rmtree
 from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Callable
@@ -312,6 +313,8 @@ class Worker:
         return self._stopping is not None or bool(self._signals)
 
     def _settle(self, work: Work, result: Result) -> None:
+        if result.code and work.ended_for:
+            result = replace(result, error=work.ended_for)
         ending = Ending(work.lost, work.ended_for, self._was_stopped(work, result))
         settled = settle(work.queue, work.task, result, ending, self._patience, self.conclude)
         if settled.how == "done":

@@ -182,6 +182,8 @@ def test_files_of_spreadsheets(run: Run, root: str, tmp_path: Path) -> None:
     ]
     table.write_text("seed;size\n1;10\n")
     assert "separate them by commas" in run("publish", root, "q", "--from-csv", str(table), code=2).stderr
+    table.write_text("seed,size,seed,,\n1,2,3,,\n")
+    assert "several columns are called 'seed'" in run("publish", root, "q", "--from-csv", str(table), code=2).stderr
 
 
 def test_a_file_with_a_bad_line_can_be_gone_on_with(run: Run, root: str, tmp_path: Path) -> None:
@@ -330,6 +332,12 @@ def test_a_stream_of_json(run: Run, root: str) -> None:
     assert answers[2]["result"][0]["message"] == {"n": 1}
     assert answers[4]["error"]["type"] == "BadName"
     assert answers[5]["result"][0]["ready"] == 3
+
+
+def test_a_state_that_there_is_not(run: Run, root: str) -> None:
+    request = json.dumps({"root": root, "cmd": "list", "queue": "q", "state": "redy"})
+    answer = json.loads(run("json", request, code=None).stdout)
+    assert "use ready, leased, delayed, dead, damaged, done" in answer["error"]["message"]
 
 
 def test_keys(run: Run, root: str) -> None:

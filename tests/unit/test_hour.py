@@ -61,6 +61,14 @@ class Host:
             at += every
 
 
+def test_exit_codes_are_causes_of_their_own(queue: Queue) -> None:
+    host = Host(queue)
+    for at, code in ((50, 3), (40, 3), (30, 3), (20, 1)):
+        host.record(NOW - at, "nacked", exit=code, to="dead")
+    found = Follow(queue).look(NOW)
+    assert (found.cause, found.cause_part) == ("exit code 3", 0.75)
+
+
 def test_a_short_journal_is_told_exactly(queue: Queue) -> None:
     host = Host(queue)
     host.steady(NOW - 7200, NOW - 3700, 100)

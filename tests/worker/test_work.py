@@ -231,7 +231,7 @@ def test_a_task_that_takes_too_long_has_failed(bench: Bench) -> None:
     [record] = of_journal(bench.records(), "nacked")
     assert record["error"] == "took longer than 1 s"
     assert 1 <= record["wall"] < 10
-    assert "1 attempt failed" in said
+    assert "1 attempt failed" in said and "signal 15: took longer than 1 s" in said
 
 
 def test_a_task_that_is_done_when_it_is_told_that_its_time_is_over_is_done(bench: Bench) -> None:
