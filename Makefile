@@ -19,8 +19,8 @@ demo: $(VENV)/.rich ## checksum and compress a few hundred files with several wo
 
 # Types are checked on the oldest Python, whose standard library is the one to hold to. The tests on real clusters and
 # file servers, of the engine's protocol (killed at each call, falsified replies, storms, models) and of browsers and
-# documents are about those, where the interpreter matters little: one is enough for them. They wait much: three parts at
-# a time take half as long; what they print is mixed line by line. Guests and clusters have daemons that are missed
+# documents are about those, where the interpreter matters little: one is enough for them. They wait much, so that three
+# parts run at a time; what they print is mixed line by line. Guests and clusters have daemons that are missed
 # within seconds: what computes lets them go first. Those that measure turns and rates among hosts come last.
 test: ## all checks, then all tests on the newest Python here, and most on the oldest (as root: installs Slurm, SGE, strace ... for them)
 	@.ci/packages

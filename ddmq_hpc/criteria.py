@@ -69,6 +69,7 @@ class Criteria:
 
     @property
     def about_attempts(self) -> bool:
+        """Whether the journal has to be read to tell which messages are meant."""
         return bool(self.exit_codes or self.host or self.older_than is not None or self.newer_than is not None)
 
 

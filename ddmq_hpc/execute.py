@@ -13,7 +13,7 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.child import Child
 from ddmq_hpc.errors import BadMessage, CannotRun, DdmqError, LeaseLost, NothingThere, TaskCancelled, Untrusted
 from ddmq_hpc.messages import Message, body_text
-from ddmq_hpc.stopping import was_stopped_too
+from ddmq_hpc.stopping import was_stopped
 from ddmq_hpc.tasks import environment, fill
 from ddmq_hpc.trust import Trust
 
@@ -91,7 +91,7 @@ class _Run:
             raise self._loss()
         if code == 0:
             broker.ack(message, **outcome)
-        elif self._child.stopped_by or was_stopped_too(code, lambda: bool(self._child.stopped_by)):
+        elif was_stopped(code, lambda: bool(self._child.stopped_by)):
             broker.release(message)
         else:
             broker.nack(message, **outcome)

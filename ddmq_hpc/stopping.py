@@ -13,12 +13,10 @@ _HEARSAY_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
 
 
-def was_stopped_too(code: int, is_told: Callable[[], bool]) -> bool:
-    """Whether who ended with this exit code was told to end as this process is, which may hear of that a moment later:
-    it is waited for."""
-    if code - 128 not in STOPPING:
-        return False
-    end = time.monotonic() + _HEARSAY_SECONDS
+def was_stopped(code: int, is_told: Callable[[], bool]) -> bool:
+    """Whether this process `is_told` to end, by the time that what it ran has ended with this exit code. Who dies of
+    such a signal may have been told first: then a moment is waited."""
+    end = time.monotonic() + (_HEARSAY_SECONDS if code - 128 in STOPPING else 0.0)
     while not is_told() and time.monotonic() < end:
         time.sleep(_LOOK_SECONDS)
     return is_told()

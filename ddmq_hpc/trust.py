@@ -142,7 +142,7 @@ class Trust:
             raise Untrusted(path, "is no directory", "move it away")
         self._check_owner(party, path, found, parent)
         if not closed and not (sticky and found.st_mode & S_ISVTX):
-            self._checkwriters(party, path, found)
+            self._check_writers(party, path, found)
 
     def _check_file(self, party: Party, path: str, closed: bool = False) -> None:
         try:
@@ -158,7 +158,7 @@ class Trust:
             raise Untrusted(path, "is no regular file", "move it away")
         self._check_owner(party, path, found)
         if not closed:
-            self._checkwriters(party, path, found)
+            self._check_writers(party, path, found)
 
     def _check_pack(self, message: Message) -> None:
         held = message.held
@@ -189,7 +189,7 @@ class Trust:
         trust = f"to run commands of {name} say --trust {name}{self._setting(f'trusted_users: [{name}]')}"
         return Untrusted(path, f"belongs to user {name}", trust)
 
-    def _checkwriters(self, party: Party, path: str, found: os.stat_result) -> None:
+    def _check_writers(self, party: Party, path: str, found: os.stat_result) -> None:
         quoted = shlex.quote(path)
         if found.st_mode & S_IWOTH:
             raise Untrusted(path, "can be written by everybody", f"chmod o-w {quoted}", f"chmod o-w {quoted}")

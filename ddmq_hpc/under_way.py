@@ -86,8 +86,8 @@ class UnderWay:
         for work in self.all():
             if self._options.timeout is not None and now - work.started > self._options.timeout:
                 self._end_for(work, f"took longer than {self._options.timeout:g} s")
-            if work.kill_at is not None and now >= work.kill_at:
-                self._signal(work, signal.SIGKILL)
+            if work.kill_at is not None:
+                self._signal(work, signal.SIGTERM if now < work.kill_at else signal.SIGKILL)
 
     def hear(self) -> None:
         """What the tasks tell of themselves; those that fell silent, if the queue says for how long they may."""

@@ -29,7 +29,7 @@ from ddmq_hpc.outcomes import Conclusion, Ending, Settled, settle
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.recovery import maybe as maybe_recover
 from ddmq_hpc.room import Room
-from ddmq_hpc.stopping import STOPPING, was_stopped_too
+from ddmq_hpc.stopping import STOPPING, was_stopped
 from ddmq_hpc.tasks import Result, Task
 from ddmq_hpc.terms import Report, WorkerOptions
 from ddmq_hpc.under_way import UnderWay, Work
@@ -305,12 +305,9 @@ class Worker:
 
     def _was_stopped(self, work: Work, result: Result) -> bool:
         """Whether a task ended because its worker was told to."""
-        if work.ended_for or work.lost:
+        if not result.code or work.ended_for or work.lost:
             return False
-        return self._is_told_to_stop() or was_stopped_too(result.code, self._is_told_to_stop)
-
-    def _is_told_to_stop(self) -> bool:
-        return self._stopping is not None or bool(self._signals)
+        return was_stopped(result.code, lambda: self._stopping is not None or bool(self._signals))
 
     def _settle(self, work: Work, result: Result) -> None:
         if result.code and work.ended_for:

@@ -78,7 +78,7 @@ def test_read_only(run: Run, small: Path) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act for another user")
 def test_a_root_that_cannot_be(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path, told in (("file", "not a directory"), ("file/in", "not a directory"), ("n" * 300, "give a shorter one")):
+    for path, told in (("file", "move it away"), ("file/in", "move it away"), ("n" * 300, "give a shorter one")):
         failed = run("create", "-f", str(tmp_path / path), "q", code=1).stderr
         assert told in failed and failed.count("\n") == 1, failed
 

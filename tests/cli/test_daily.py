@@ -338,6 +338,7 @@ def test_a_state_that_there_is_not(run: Run, root: str) -> None:
     request = json.dumps({"root": root, "cmd": "list", "queue": "q", "state": "redy"})
     answer = json.loads(run("json", request, code=None).stdout)
     assert "use ready, leased, delayed, dead, damaged, done" in answer["error"]["message"]
+    assert answer["error"]["exit_code"] == 2
 
 
 def test_keys(run: Run, root: str) -> None:

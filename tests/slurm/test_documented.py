@@ -42,6 +42,7 @@ def test_what_one_moves_from(site: Site) -> None:
 def test_workers_on_a_cluster(site: Site) -> None:
     run(site, "README.md")
     wait_for(lambda: not site.run("squeue", "--noheader"), 120, f"the workers\n{site.output()}")
+    assert sorted(map(int, (site.home / "simulated").read_text().split())) == list(range(1, 101)), site.output()
 
 
 def test_a_second_host_for_the_doctor(site: Site) -> None:

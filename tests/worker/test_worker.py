@@ -71,26 +71,35 @@ def test_stop_from_another_thread_waits_for_the_grace_and_gives_back(bench: Benc
 
 
 class Sluggish(CommandRunner):
-    """Nothing is known of a process for a second after its start, as on a node that is busy."""
+    """Nothing is known of a process for some seconds after its start, as on a node that is busy."""
 
     def _launch(self, *arguments: Any) -> Any:
         process = super()._launch(*arguments)
-        time.sleep(1)
+        time.sleep(2.5)
         return process
 
 
-def test_a_task_that_is_just_about_to_begin_is_told_to_stop_as_well(bench: Bench) -> None:
+@pytest.mark.parametrize(("by", "timeout"), [(signal.SIGUSR1, None), (signal.SIGTERM, 0.1)])
+def test_a_task_that_is_just_about_to_begin_is_told_to_stop_as_well(
+    bench: Bench, by: signal.Signals, timeout: float | None
+) -> None:
+    """By the worker that was told to stop itself, or since its time is over."""
     bench.broker.publish("tasks", "x")
-    script = f"trap 'echo heard >> {bench.place}/log; exit 0' USR1; echo > {bench.place}/up; sleep 30 & wait; wait"
+    script = (
+        f"trap 'echo heard >> {bench.place}/log; exit 0' {by.value}; echo > {bench.place}/up; sleep 30 & wait; wait"
+    )
     directory = str(bench.place / "node" / "own")
     os.makedirs(directory)
     with closing(Guardian(directory, "w")) as guardian:
         runner = Sluggish(["sh", "-c", script], TailOutput(), guardian)
-        worker = Worker(bench.broker, "tasks", runner, WorkerOptions(grace=20), name="w", directory=directory)
+        worker = Worker(
+            bench.broker, "tasks", runner, WorkerOptions(grace=20, timeout=timeout), name="w", directory=directory
+        )
         running = threading.Thread(target=worker.run)
         running.start()
         wait_for(lambda: bench.file("up"), "the task")
-        worker.stop(signal.SIGUSR1)
+        if timeout is None:
+            worker.stop(by)
         running.join(15)
     assert (bench.file("log"), worker.report.done) == ("heard\n", 1)
 
