@@ -13,6 +13,7 @@ from ddmq_hpc.fs import GONE, NO_FILE
 from ddmq_hpc.identity import user_name
 from ddmq_hpc.messages import NO_OPTIONS, Message, decode_line
 from ddmq_hpc.names import (
+    STATES,
     Entry,
     Lease,
     bucket_of,
@@ -35,9 +36,6 @@ from ddmq_hpc.names import (
 from ddmq_hpc.packs import unreadable
 from ddmq_hpc.queue import Queue
 
-STATES = ("ready", "leased", "delayed", "dead")
-#: And those that are listed when they are asked for.
-LISTED = (*STATES, "damaged", "done")
 _Name = TypeVar("_Name")
 _KEY_SECONDS = _REPORT_SECONDS = 30 * 86400
 

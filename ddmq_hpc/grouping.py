@@ -8,9 +8,8 @@ from typing import Any
 
 from ddmq_hpc import groups
 from ddmq_hpc.admin import entries
+from ddmq_hpc.names import STATES
 from ddmq_hpc.queue import Queue
-
-_STATES = ("ready", "leased", "delayed", "dead")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def overview(queue: Queue) -> list[Group]:
     known = groups.groups(fs, paths)
     group_of = {pack: name for name in known for pack in groups.packs(fs, paths, name)}
     counts: dict[str, Counter[str]] = {name: Counter() for name in known}
-    for found in entries(queue, _STATES):
+    for found in entries(queue, STATES):
         size = found.entry.stop - found.entry.first
         if name := group_of.get(found.entry.pack):
             counts[name][found.state] += size

@@ -13,7 +13,7 @@ from ddmq_hpc.attempts import DONE, FAILED, LOST, RELEASED
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError
 from ddmq_hpc.hour import Follow
-from ddmq_hpc.names import Lease, parse_leases
+from ddmq_hpc.names import STANDING, Lease, parse_leases
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.stats import stats
 from ddmq_hpc.workers import list_workers
@@ -34,7 +34,7 @@ _HELP = {
     "ddmq_hpc_task_duration_median_seconds": "Median time of the last tasks that were done.",
     "ddmq_hpc_filesystem_available_bytes": "What users may still write to the file system of the root.",
 }
-_STATES = ("ready", "leased", "delayed", "dead", "damaged", "dropped")
+_STATES = (*STANDING, "dropped")
 _OUTCOMES = {DONE: "done", FAILED: "failed", LOST: "lost", RELEASED: "released"}
 _LIVES = {"yes": "alive", "silent": "silent", "no": "dead"}
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})

@@ -10,6 +10,7 @@ from ddmq_hpc.criteria import Criteria
 from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.identity import Identity
 from ddmq_hpc.messages import parse_json
+from ddmq_hpc.names import LISTED, STATES
 from ddmq_hpc.settings import priority_number
 
 SCHEMA_VERSION = 1
@@ -173,9 +174,9 @@ def _peek(broker: Broker, values: dict[str, Any]) -> Any:
 def _list(broker: Broker, values: dict[str, Any]) -> Any:
     _only(values, "queue", "state", "limit")
     state = values.get("state")
-    if state and state not in admin.LISTED:
-        raise UsageError(f"no state {state!r:.40}: use {', '.join(admin.LISTED)}")
-    states = (state,) if state else admin.STATES
+    if state and state not in LISTED:
+        raise UsageError(f"no state {state!r:.40}: use {', '.join(LISTED)}")
+    states = (state,) if state else STATES
     return [item.to_dict() for item in admin.items(broker.queue(values["queue"]), states, values.get("limit"))]
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Callable, NamedTuple
 
-from ddmq_hpc.admin import STATES, entries
+from ddmq_hpc.admin import entries
 from ddmq_hpc.attempts import RETRIED
 from ddmq_hpc.criteria import Criteria
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.messages import body_text
-from ddmq_hpc.names import Entry
+from ddmq_hpc.names import STATES, Entry
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.removing import aside, divide, take_out, write
 from ddmq_hpc.selection import Chosen, by_pack, ids_of, read, select, select_again

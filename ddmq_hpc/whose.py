@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ddmq_hpc.admin import STATES, Found, entries, publisher
+from ddmq_hpc.admin import Found, entries, publisher
 from ddmq_hpc.identity import Owner, host, kernel, process_start, user_name
+from ddmq_hpc.names import STATES
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.workers import list_workers
 

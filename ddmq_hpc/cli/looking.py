@@ -31,16 +31,15 @@ from ddmq_hpc.cli.several import Failures, queues_of
 from ddmq_hpc.cli.tables import out_csv, out_table
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.identity import user_id
+from ddmq_hpc.names import LISTED, STANDING
 from ddmq_hpc.settings import steered
 from ddmq_hpc.units import human, seconds
 
-_STATES = ("ready", "leased", "delayed", "dead", "damaged")
-_LISTED = (*_STATES, "done")
 #: How often --watch looks unless told otherwise, and at most (seconds).
 _WATCH_EVERY, _WATCH_LEAST = "2s", 0.5
-_COLUMNS = ("queue", *_STATES, "oldest", "holders", "draining", "paused")
+_COLUMNS = ("queue", *STANDING, "oldest", "holders", "draining", "paused")
 _CSV = (*_COLUMNS, "dropped")
-_OF_USER = ("queue", "user", *_STATES, "holds", "unknown")
+_OF_USER = ("queue", "user", *STANDING, "holds", "unknown")
 #: What a narrow terminal does not show, the first one first. What wants to be looked at is shown all the same.
 _SPARE = ("holders", "damaged", "delayed", "oldest")
 
@@ -159,9 +158,9 @@ def _table(rows: list[dict[str, Any]], root: str) -> None:
     for row in rows:
         name = row["queue"] + "".join(f" ({word})" for word in ("paused", "draining") if row[word])
         age = human(row["oldest"]) if row["oldest"] is not None else "-"
-        cells.append([name, *(row[state] for state in _STATES), age, row["holders"]])
+        cells.append([name, *(row[state] for state in STANDING), age, row["holders"]])
     paint = _painted if coloured(sys.stdout) else _unpainted
-    spare = [name for name in _SPARE if name not in _STATES or not any(row[name] for row in rows)]
+    spare = [name for name in _SPARE if name not in STANDING or not any(row[name] for row in rows)]
     out_table(_COLUMNS[:-2], cells, len(_COLUMNS) - 3, paint, spare)
     for row in rows:
         if (row["paused"] or row["draining"]) and (told := steered(row["paused_by"], row["paused_reason"])):
@@ -242,7 +241,7 @@ def peek_command(given: tuple[str, ...], number: int, shape: str) -> None:
 
 
 @click.command("list")
-@click.option("--state", type=click.Choice(_LISTED), help="Only those in this state.")
+@click.option("--state", type=click.Choice(LISTED), help="Only those in this state.")
 @click.option("-n", "--limit", type=click.IntRange(0), help="At most so many.")
 @formats("table", "json", "plain", "yaml", default="table")
 @arguments("[ROOT] [QUEUE]")
@@ -261,7 +260,7 @@ def list_command(given: tuple[str, ...], state: str | None, limit: int | None, s
     from ddmq_hpc import admin
 
     root, queue = places(given, "ROOT", "QUEUE")
-    states = (state,) if state else _STATES
+    states = (state,) if state else STANDING
     found = (item.to_dict() for item in admin.items(one_shot(root).queue(queue), states, limit))
     if shape != "table":
         out_rows(found, shape)

@@ -22,18 +22,18 @@ from ddmq_hpc.cli.common import (
 )
 from ddmq_hpc.cli.offering import groups
 from ddmq_hpc.errors import DdmqError
+from ddmq_hpc.names import STANDING
 
 if TYPE_CHECKING:
     from ddmq_hpc.waiting import Numbers
 
-_STATES = ("ready", "leased", "delayed", "dead", "damaged")
 #: So many of the messages that are cancelled are shown.
 _SHOWN = 10
 
 
 @click.command("cancel")
 @choosing
-@click.option("--state", "states", type=click.Choice(_STATES), multiple=True, help="Only those in this state.")
+@click.option("--state", "states", type=click.Choice(STANDING), multiple=True, help="Only those in this state.")
 @everything
 @click.option("--reason", default="", help="Why, for the journal.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

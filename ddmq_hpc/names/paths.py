@@ -23,8 +23,12 @@ GROUPS, DONE = "groups", "done"
 #: Made with a queue to which some may only publish: what they drop there.
 DROP = "drop"
 TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS = "tmp", "damaged", "keys", "journal", "workers", "locks"
-#: Everything a queue directory holds; the first four are the states of a message.
-DIRECTORIES = (READY, LEASED, DELAYED, DEAD, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
+#: What a message can be; with what was set aside, all that stands in a queue; and what is listed when it is asked for.
+STATES = (READY, LEASED, DELAYED, DEAD)
+STANDING = (*STATES, DAMAGED)
+LISTED = (*STANDING, DONE)
+#: Everything a queue directory holds.
+DIRECTORIES = (*STATES, TMP, DAMAGED, KEYS, JOURNAL, WORKERS, LOCKS)
 #: What else it may hold.
 LATER_DIRECTORIES = (LOGS, STATE, REPORTS, GROUPS, DONE, DROP)
 #: Where ddmq, the predecessor, has the consumed messages of a queue.

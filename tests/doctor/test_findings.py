@@ -83,7 +83,7 @@ def test_memory_is_well_but_not_kept(in_memory: Path) -> None:
         (mounted(Mount("/n", "nfs4", "rw,vers=4.2")), "tick", "ok", "untested"),
         (mounted(Mount("/n", "nfs4", "rw,vers=4.2")), "clock", "ok", "the server stamps them"),
         (Slow, "latency", "warning", "stat 50"),
-        (Slow, "fsync", "warning", "takes 25"),
+        (Slow, "fsync", "warning", "takes 250 ms"),
     ],
 )
 def test_of_each_fault_one_check_tells(

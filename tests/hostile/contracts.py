@@ -262,9 +262,6 @@ class _Called:
         return call
 
 
-_ADMIN = SimpleNamespace(items=lambda *_: [], show=lambda *_: {}, STATES=())
-
-
 class _Nothing(list[Any]):
     def to_dict(self) -> dict[str, Any]:
         return {}
@@ -273,7 +270,8 @@ class _Nothing(list[Any]):
 @_contract
 def request(data: bytes) -> None:
     """Of another program, as JSON, up to the calls that it makes: it might name any directory of this host."""
-    with mock.patch.multiple(Operations, _broker=lambda *_: _Called()), mock.patch.multiple(operations, admin=_ADMIN):
+    looks = mock.patch.multiple(operations.admin, items=lambda *_: [], show=lambda *_: {})
+    with mock.patch.multiple(Operations, _broker=lambda *_: _Called()), looks:
         found = Operations("r", "q").answer(_text(data))
     assert found["ok"] in (True, False)
     if not found["ok"]:
