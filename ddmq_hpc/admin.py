@@ -150,10 +150,11 @@ def _ready(queue: Queue, priority: int) -> Iterator[Found]:
 
 def items(queue: Queue, states: tuple[str, ...] = STATES, limit: int | None = None) -> Iterator[Item]:
     """Messages without taking them, at most `limit`. Those that move meanwhile are left out."""
-    return islice((item for found in entries(queue, states) for item in _items_of(queue, found)), limit)
+    return islice((item for found in entries(queue, states) for item in items_of(queue, found)), limit)
 
 
-def _items_of(queue: Queue, found: Found) -> Iterator[Item]:
+def items_of(queue: Queue, found: Found) -> Iterator[Item]:
+    """The messages of an entry; none when it moved. Raises OSError."""
     if messages := messages_of(queue, found):
         uid = publisher(queue, found)
         user = None if uid is None else user_name(uid)
@@ -228,7 +229,7 @@ def find(queue: Queue, ident: str) -> Item | None:
         if found is None:
             break
         index = int(ident.rpartition(".")[2])
-        for item in _items_of(queue, found._replace(entry=found.entry.part(index, index + 1))):
+        for item in items_of(queue, found._replace(entry=found.entry.part(index, index + 1))):
             return item
     return None
 

@@ -60,8 +60,7 @@ class Criteria:
         said = self != Criteria(everything=self.everything)
         if not said and not self.everything:
             raise UsageError(
-                "which messages? Give IDs, or --exit-code, --host, --died-of, --older-than, --newer-than, --match, "
-                "--group; --all for every one"
+                "which messages? Give ids, or say which by exit code, host, age, group or text, or that all are meant"
             )
         if said and self.everything:
             raise UsageError("--all means every message: leave it out, or the other options")

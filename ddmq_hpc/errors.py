@@ -86,11 +86,12 @@ class RootNotFound(NotFound):
 
 
 class QueueNotFound(NotFound):
-    """The root has no such queue."""
+    """The root has no such queue; `nearest` is one with a name that is much alike, empty when there is none."""
 
-    def __init__(self, root: str, queue: str) -> None:
-        self.root, self.queue = root, queue
-        super().__init__(f"no queue {queue!r} in {root}; make it with `ddmq-hpc create {root} {queue}`")
+    def __init__(self, root: str, queue: str, nearest: str = "") -> None:
+        self.root, self.queue, self.nearest = root, queue, nearest
+        meant = f"did you mean {nearest!r}? Else " * bool(nearest)
+        super().__init__(f"no queue {queue!r} in {root}; {meant}make it with `ddmq-hpc create {root} {queue}`")
 
 
 class IncompleteQueue(QueueNotFound):
@@ -119,6 +120,17 @@ class MessageNotFound(NotFound):
     def __init__(self, queue: str, message_id: str) -> None:
         self.queue, self.message_id = queue, message_id
         super().__init__(f"no message {message_id[:200]!r} in queue {queue!r}; `ddmq-hpc list` shows what is there")
+
+
+class MessageElsewhere(MessageNotFound):
+    """The message is in another state than it was looked for in."""
+
+    def __init__(self, queue: str, message_id: str, state: str, wanted: Sequence[str]) -> None:
+        self.queue, self.message_id, self.state, self.wanted = queue, message_id, state, tuple(wanted)
+        NotFound.__init__(
+            self,
+            f"message {message_id} of queue {queue!r} is {state}, not {' or '.join(wanted)}; nothing was done to any",
+        )
 
 
 class NoOutputKept(NotFound):

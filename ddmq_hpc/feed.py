@@ -35,6 +35,8 @@ _SIZE_FIRST, _SIZE_LONGEST = 0.01, 30.0
 _PAUSED_LONGEST = 5.0
 #: Seconds between two looks whether the worker was told to end meanwhile.
 _HEED = 0.5
+#: Seconds without anything to do after which a worker asks whether anything can still come.
+_IN_VAIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Feed:
         self._told_of_size = False
         self._paused: list[Queue] = []  # when it was last looked
         self._told_of_pauses: set[str] = set()
+        self._hindrance = self._told_of_hindrance = ""
         self._approve = approve
         self._busy = busy
         self._turn = Lock()  # of the one slot that looks for messages; the others wait for it
@@ -285,6 +288,8 @@ class Feed:
             elif not self._window.has(self._pace.median):
                 self.end(NO_TIME)
             else:
+                if self._appetite.until == "drained" and self._idle_for() > _IN_VAIN:
+                    self._tell_of_hindrance()
                 self._poked.wait(self._pause())
                 if self._poked.is_set() or any(watch.calls_for_a_look() for watch in self._watches):
                     return
@@ -292,6 +297,13 @@ class Feed:
     def _holds_back(self) -> bool:
         """Whether something is ready in a queue that is paused: it is not empty. Raises OSError."""
         return any(queue.taker.look_again() for queue in self._paused)
+
+    def _tell_of_hindrance(self) -> None:
+        """Once, what keeps all that is left from being done, when two looks in a row found it. Raises OSError."""
+        before, self._hindrance = self._hindrance, _hindrance(self._queues)
+        if self._hindrance and self._hindrance == before != self._told_of_hindrance:
+            self._told_of_hindrance = before
+            self._tell(f"waiting for what does not come by itself: {before}; --idle-exit ends that")
 
     def _idle_for(self) -> float:
         return time.monotonic() - (self._idle_since or time.monotonic())
@@ -312,7 +324,22 @@ def _size(slots: int, memory: int | None) -> str:
 def _put_off(queues: Sequence[Queue]) -> str:
     """What a person should know who takes that for the end."""
     count = sum(count_delayed(queue, []) for queue in queues)
-    return f", {count} message{'s are' if count > 1 else ' is'} delayed (`--until drained` waits)" if count else ""
+    if not count:
+        return ""
+    why = _hindrance(queues)
+    return f", {count} message{'s are' if count > 1 else ' is'} delayed" + (
+        f": {why}" if why else " (`--until drained` waits)"
+    )
+
+
+def _hindrance(queues: Sequence[Queue]) -> str:
+    """Why nothing more comes of the queues unless somebody does something; empty where something does. Raises
+    OSError."""
+    from ddmq_hpc.waiting import blocked  # which most workers never need
+
+    left = list(filter(_has_more_to_come, queues))
+    whys = list(map(blocked, left))
+    return "; ".join(whys) if all(whys) else ""
 
 
 def _has_more_to_come(queue: Queue) -> bool:

@@ -151,6 +151,7 @@ def _create(broker: Broker, values: dict[str, Any]) -> Any:
 
 def _delete(broker: Broker, values: dict[str, Any]) -> Any:
     names = _names(_only(values, "queue")["queue"])
+    broker.demand(names)
     for name in names:
         broker.delete_queue(name)
     return {"deleted": names}
@@ -214,6 +215,7 @@ def _cancel(broker: Broker, values: dict[str, Any]) -> Any:
 def _steer(method: str, *extra: str) -> Callable[[Broker, dict[str, Any]], Any]:
     def act(broker: Broker, values: dict[str, Any]) -> Any:
         names = _names(_only(values, "queue", *extra).pop("queue"))
+        broker.demand(names)
         for name in names:
             getattr(broker, method)(name, **values)
         return {"queues": names}

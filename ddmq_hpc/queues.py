@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from stat import S_ISDIR
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
@@ -165,6 +165,15 @@ class Queues:
         known = self._queues.get(name)
         return known if known and self._is_queue(known.paths) else self._find(name)
 
+    def demand(self, queues: Iterable[str]) -> None:
+        """Raises `QueueNotFound`, `BadName` for the first that is not there, before anything is done to the others. One
+        that is not whole, or cannot be looked into, is there."""
+        for name in queues:
+            try:
+                self.queue(name)
+            except (IncompleteQueue, StorageError):
+                pass  # what is done to it copes with that, or says so
+
     def _known(self, name: str) -> Queue:
         """The same without looking whether it is still there: its methods find out."""
         return self._queues.get(name) or self._find(name)
@@ -212,7 +221,18 @@ class Queues:
 
         if is_legacy(self.fs, paths):
             return LegacyQueue(self.root, paths.queue)
-        return (IncompleteQueue if is_begun(self.fs, paths) else QueueNotFound)(self.root, paths.queue)
+        if is_begun(self.fs, paths):
+            return IncompleteQueue(self.root, paths.queue)
+        return QueueNotFound(self.root, paths.queue, self._nearest(paths.queue))
+
+    def _nearest(self, name: str) -> str:
+        """The queue whose name is most like one that is not there; empty when none is."""
+        from difflib import get_close_matches
+
+        try:
+            return next(iter(get_close_matches(name, self.list_queues(), n=1)), "")
+        except StorageError:
+            return ""
 
     def _is_queue(self, paths: QueuePaths) -> bool:
         """Whether all state directories are there. Raises as `_directories`."""

@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple
 
-from ddmq_hpc.admin import Found, Item, entries, locate, messages_of
+from ddmq_hpc.admin import Found, Item, entries, items_of, locate, messages_of
 from ddmq_hpc.attempts import DONE, FAILED, LOST, Attempt, attempts
 from ddmq_hpc.criteria import Criteria
+from ddmq_hpc.errors import MessageElsewhere, MessageNotFound
 from ddmq_hpc.identity import Owner
-from ddmq_hpc.ids import Wanted, inside
+from ddmq_hpc.ids import Wanted, inside, whole
 from ddmq_hpc.messages import Message, body_text
 from ddmq_hpc.names import Entry, any_divided, message_id, parse_message_id, published_ns
 from ddmq_hpc.queue import Queue
@@ -119,10 +120,8 @@ def by_pack(chosen: Iterable[Chosen]) -> dict[str, set[int]]:
 
 def read(queue: Queue, one: Chosen) -> Iterator[Item]:
     """The messages themselves; none when they do not stand there any more. Raises OSError."""
-    found, wanted = one.found, set(one.indexes)
-    for message in messages_of(queue, found):
-        if message.index in wanted:
-            yield Item(found.state, message, found.detail, found.owner, found.after)
+    wanted = set(one.indexes)
+    yield from (item for item in items_of(queue, one.found) if item.message.index in wanted)
 
 
 def letters(queue: Queue, criteria: Criteria) -> Iterator[Letter]:
@@ -184,7 +183,17 @@ def _standing(queue: Queue, states: tuple[str, ...], criteria: Criteria) -> Iter
         if indexes := _new(told, found.entry, indexes):
             yield Chosen(found, indexes)
     if ids:
-        ids.demand_all(queue.name)
+        try:
+            ids.demand_all(queue.name)
+        except MessageNotFound as error:
+            raise _elsewhere(queue, error, states) from None
+
+
+def _elsewhere(queue: Queue, error: MessageNotFound, states: tuple[str, ...]) -> MessageNotFound:
+    """The error about a message that is in none of the states: it may be in another one."""
+    ident = whole(queue, error.message_id)
+    found = locate(queue, ident)
+    return MessageElsewhere(queue.name, ident, found.state, states) if found and found.state not in states else error
 
 
 def _new(told: dict[str, set[int]], entry: Entry, indexes: Sequence[int]) -> Sequence[int]:

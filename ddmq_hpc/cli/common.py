@@ -13,6 +13,7 @@ import click
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.identity import Detached, Identity
+from ddmq_hpc.names import check_queue_name
 from ddmq_hpc.units import memory_bytes, seconds
 
 if TYPE_CHECKING:
@@ -57,15 +58,12 @@ MEMORY = Memory()
 
 def places(given: tuple[str, ...], *names: str) -> list[str]:
     """The arguments `names` from those given: ROOT, then QUEUE, are taken from the environment when there are too
-    few. Raises `UsageError`, also for a word without a slash that would be ROOT where $DDMQ_HPC_ROOT says another one
-    and none is there: it may be meant for a queue."""
+    few. Raises `BadName`, and `UsageError`, also for a word without a slash that would be ROOT where $DDMQ_HPC_ROOT
+    says another one and none is there: it may be meant for a queue."""
     found = list(given)
     missing = len(names) - len(given)
     if missing < 0:
-        taken = _taken_for_root(given, names)
-        hints = [taken, _several(given if taken else given[1:]) if QUEUES in names else ""]
-        text = f"too many arguments: {found[len(names)][:60]!r}; expected {' '.join(names)}"
-        raise UsageError("; ".join(filter(None, [f"{text}, and a command only after `--`", *hints])))
+        raise _too_many(given, names)
     if not missing and (taken := _taken_for_root(given, names)):
         hints = [f"write ./{given[0][:60]} for a directory here", _several(given) if QUEUES in names else ""]
         raise UsageError("; ".join(filter(None, [taken, *hints])))
@@ -78,11 +76,26 @@ def places(given: tuple[str, ...], *names: str) -> list[str]:
         elif found:
             filled.append(found.pop(0))
         else:
-            hint = f", or set ${PLACES[name]}" if name in PLACES else ""
-            raise UsageError(f"{name} is missing: expected {' '.join(names)}{hint}")
+            raise UsageError(f"{name} is missing: expected {' '.join(names)}{_stand_ins(names)}")
     if "ROOT" in names and not filled[names.index("ROOT")]:
         raise UsageError("ROOT is empty: is a variable not set?")
+    if "QUEUE" in names:
+        check_queue_name(filled[names.index("QUEUE")])  # before a root is made for it
     return filled
+
+
+def _too_many(given: Sequence[str], names: Sequence[str]) -> UsageError:
+    taken = _taken_for_root(given, names)
+    hints = [taken, _several(given if taken else given[1:]) if QUEUES in names else ""]
+    text = f"too many arguments: {given[len(names)][:60]!r}; expected {' '.join(names)}"
+    text += ", in quotes where it has blanks" if names[-1] == "TEXT" else ", and a command only after `--`"
+    return UsageError("; ".join(filter(None, [text, *hints])))
+
+
+def _stand_ins(names: Sequence[str]) -> str:
+    """Of arguments that may be left out, the variables that would stand for them, and do not."""
+    unset = {name: PLACES[name] for name in names if name in PLACES and not os.environ.get(PLACES[name])}
+    return "".join(f"; set ${variable} to leave out {name}" for name, variable in unset.items())
 
 
 def _taken_for_root(given: Sequence[str], names: Sequence[str]) -> str:
@@ -108,24 +121,30 @@ def _several(words: Sequence[str]) -> str:
 def root_and_list(given: tuple[str, ...]) -> tuple[str, list[str]]:
     """ROOT, and the queues that are given with commas between."""
     root, queues = places(given, "ROOT", QUEUES)
-    return root, queues.split(",")
+    return root, _names(queues)
+
+
+def _names(*words: str) -> list[str]:
+    """The queues that words name, with commas between, each once. Raises `BadName` before anything is done to any."""
+    return list(dict.fromkeys(check_queue_name(name) for word in words for name in word.split(",")))
 
 
 def root_and_maybe_list(given: tuple[str, ...]) -> tuple[str, list[str]]:
     """The same for commands that are for all queues when none is given. With $DDMQ_HPC_ROOT set, a lone word without a
     slash is a queue."""
     if len(given) == 1 and "/" not in given[0] and os.environ.get(PLACES["ROOT"]):
-        return os.environ[PLACES["ROOT"]], given[0].split(",")
+        return os.environ[PLACES["ROOT"]], _names(given[0])
     return root_and_list(given) if len(given) > 1 else (places(given, "ROOT")[0], [])
 
 
 def root_and_queues(given: tuple[str, ...]) -> tuple[str, list[str]]:
-    """ROOT, and any number of queues. With $DDMQ_HPC_ROOT set, a first word without a slash is a queue."""
+    """ROOT, and any number of queues, with blanks or commas between. With $DDMQ_HPC_ROOT set, a first word without a
+    slash is a queue."""
     default = os.environ.get("DDMQ_HPC_ROOT")
     if default and (not given or "/" not in given[0]):
-        return default, list(given)
+        return default, _names(*given)
     root = places(given[:1], "ROOT")[0]
-    return root, list(given[1:])
+    return root, _names(*given[1:])
 
 
 def queue_and_ids(given: tuple[str, ...]) -> tuple[str, str, list[str]]:

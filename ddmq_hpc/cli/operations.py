@@ -23,8 +23,8 @@ def json_command(ctx: click.Context, request: str) -> None:
       ddmq-hpc json '{"cmd": "consume", "root": ".", "queue": "q", "n": 1}'
 
     The commands: ack, cancel, clean, consume, create, delete, drain, extend, list, nack, pause, peek, publish,
-    publish_many, purge, release, resume, retry, show, status, view. An answer is {"ok": true, "result": ...} or
-    {"ok": false, "error": {"type", "message", "exit_code"}}.
+    publish_many, pull, purge, release, resume, retry, show, status, touch, view. An answer is
+    {"ok": true, "result": ...} or {"ok": false, "error": {"type", "message", "exit_code"}}.
     Leases of a stream come back when its process dies.
     """
     from ddmq_hpc.operations import Operations

@@ -100,6 +100,8 @@ def publish_command(
         return
     if key is not None:
         raise UsageError("--key goes with a single message")
+    if len(given) > 2:
+        raise UsageError("the messages are those of the file, or the paths: leave out TEXT")
     root, queue = places(given, "ROOT", "QUEUE")
     _publish_source(root, queue, force, *chosen[0], template, skip or 0, quiet, options)
 

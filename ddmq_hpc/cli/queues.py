@@ -82,7 +82,7 @@ def _tolerate(report: Report) -> None:
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, object]:
-    from ddmq_hpc.settings import parse
+    from ddmq_hpc.settings import DEFAULTS, apply, parse
 
     found: dict[str, object] = {}
     for pair in pairs:
@@ -90,6 +90,7 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, object]:
         if not equals:
             raise UsageError(f"bad setting {pair[:60]!r}: write it as NAME=VALUE")
         found.update(parse(f"{name}: {value}\n", "--set"))
+    apply(DEFAULTS, found, "--set")
     return found
 
 
@@ -106,6 +107,7 @@ def delete_command(given: tuple[str, ...], force: bool, yes: bool) -> None:
     """
     root, queues = root_and_list(given)
     broker = one_shot(root)
+    broker.demand(queues)
     for name in queues:
         make_sure(f"Delete queue {name} with all messages, dead letters and its journal?", force or yes)
         broker.delete_queue(name)
@@ -125,6 +127,7 @@ def purge_command(given: tuple[str, ...], force: bool, yes: bool) -> None:
     """
     root, queues = root_and_list(given)
     broker = one_shot(root)
+    broker.demand(queues)
     for name in queues:
         make_sure(f"Remove all messages of {name} but dead letters?", force or yes)
         out(f"purged {broker.purge_queue(name)} messages from {name}")

@@ -95,6 +95,7 @@ def _steer(given: tuple[str, ...], act: Callable[[Broker, str], str]) -> None:
     """Do that to each queue, and print what it says was done."""
     root, queues = root_and_list(given)
     broker = one_shot(root)
+    broker.demand(queues)
     for name in queues:
         out(act(broker, name))
 

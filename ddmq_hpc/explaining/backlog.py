@@ -14,7 +14,7 @@ from ddmq_hpc.explaining.reasons import Reason, are, count, some
 from ddmq_hpc.explaining.sight import Sight, holder_is_gone, told_owner
 from ddmq_hpc.fs import GONE
 from ddmq_hpc.identity import Owner, user_name
-from ddmq_hpc.names import SETTINGS, Lease, message_id
+from ddmq_hpc.names import SETTINGS, Entry, Lease, message_id
 from ddmq_hpc.settings import parse
 
 _MOST_SETTINGS = 1 << 20
@@ -175,7 +175,7 @@ def dead(sight: Sight) -> Reason | None:
     if not number:
         return None
     whys = Counter(found.detail for found in sight.dead)
-    errors = Counter(last_error(attempt) for attempt in sight.recent if attempt.to == "dead")
+    errors = Counter(map(last_error, _deaths(sight)))
     shown = [f"{text} ({count(times, 'time')})" for text, times in errors.most_common(3)]
     text = f"{count(number, 'dead letter')}: {some([str(why) for why, _ in whys.most_common()])}."
     text += f" The last of them ended with: {'; '.join(shown)}." if shown else ""
@@ -183,6 +183,21 @@ def dead(sight: Sight) -> Reason | None:
     fields = {"messages": number, "reasons": dict(whys), "errors": dict(errors.most_common(10))}
     fix = f"{sight.command('dead list')}; {sight.command('retry', '--all')}"
     return Reason("dead", text, fix, {**fields, "newest": message_id(newest.pack, newest.first)})
+
+
+def _deaths(sight: Sight) -> Iterable[Attempt]:
+    """The last attempt at each of what is dead now, as far as the journal's end tells: what was retried, and may have
+    died a second time, counts once, what was purged not at all."""
+    standing: dict[str, list[Entry]] = {}
+    for found in sight.dead:
+        standing.setdefault(found.entry.pack, []).append(found.entry)
+    last = {
+        (attempt.pack, attempt.first): attempt
+        for attempt in sight.recent
+        if attempt.to == "dead"
+        and any(entry.first < attempt.stop and attempt.first < entry.stop for entry in standing.get(attempt.pack, ()))
+    }
+    return last.values()
 
 
 def last_error(attempt: Attempt) -> str:

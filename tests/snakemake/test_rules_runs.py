@@ -15,7 +15,10 @@ require_snakemake()
 
 TWELVE = range(12)
 #: Waits for the file `go` before it is done.
-BLOCKED = "echo {params.task[n]} >> starts; while [ ! -e go ]; do sleep 0.05; done; echo {params.task[n]} > {output}"
+BLOCKED = (
+    "trap 'exit 130' INT; "  # or it may outlive Ctrl-C, as told in test_rules_kills.py
+    "echo {params.task[n]} >> starts; while [ ! -e go ]; do sleep 0.05; done; echo {params.task[n]} > {output}"
+)
 FAILING = (
     "echo {params.task[n]} >> starts; "
     "case {params.task[n]} in 3|7|11) exit 1;; *) echo {params.task[n]} > {output};; esac"

@@ -358,6 +358,26 @@ def test_who_ends_tells_of_what_is_delayed(bench: Bench) -> None:
     assert "nothing is ready, 1 message is delayed (`--until drained` waits)" in said
 
 
+def test_who_ends_tells_why_what_is_delayed_will_not_come(bench: Bench) -> None:
+    bench.settings("requeue_limit: 0\n")
+    bench.broker.publish("tasks", "exit 1", group="align")
+    bench.broker.publish("tasks", "true", after="align")
+    bench.broker.publish("tasks", "true", after="algin")
+    said = bench.work("--shell")
+    assert "2 messages are delayed: " in said and "--until drained" not in said
+    assert "only dead letters are left of group 'align' (1), and 1 message comes after it" in said
+    assert "nothing was ever published with group 'algin', and 1 message comes after it" in said
+
+
+def test_who_waits_for_what_cannot_come_says_so_once(bench: Bench) -> None:
+    bench.broker.publish("tasks", "true", after="algin")
+    worker = bench.start("--until", "drained", "--idle-exit", "15s", "--shell")
+    _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 0 and "nothing came for a while" in said
+    told = [line for line in said.splitlines() if "waiting for what does not come by itself" in line]
+    assert len(told) == 1 and "nothing was ever published with group 'algin'" in told[0] and "--idle-exit" in told[0]
+
+
 def test_a_large_message_is_in_its_file_when_no_variable_can_hold_it(bench: Bench) -> None:
     bench.broker.publish("tasks", "x" * 200_000)
     bench.work("--", "sh", "-c", f'test -z "$DDMQ_HPC_MESSAGE" && wc -c < "$DDMQ_HPC_PAYLOAD_FILE" > {bench.place}/out')
