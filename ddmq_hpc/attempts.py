@@ -72,6 +72,11 @@ class Attempt:
         return self.stop - self.first
 
     @property
+    def is_attempt(self) -> bool:
+        """False of what a person did to messages that nobody was trying, or did to them afterwards."""
+        return self.state not in (*REMOVED, RETRIED)
+
+    @property
     def id(self) -> str:
         """Of its message, or `<pack>.<first>-<stop>` of several."""
         return f"{self.pack}.{self.first}" + (f"-{self.stop}" if self.count > 1 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
@@ -58,6 +59,17 @@ class Care(Queues):
         from ddmq_hpc import steering
 
         return steering.cancel_chosen(self._known(queue), which, states, reason, dry_run)
+
+    def unpublished_groups(self, queue: str, names: Iterable[str]) -> list[str]:
+        """Those of the groups that nobody has published to yet: what comes after them waits until somebody does. Raises
+        `QueueNotFound`, `StorageError`."""
+        from ddmq_hpc import groups
+
+        target = self._known(queue)
+        unknown = groups.UNKNOWN
+        return self._looking(
+            queue, lambda: [name for name in names if groups.state(target.fs, target.paths, name) == unknown]
+        )
 
     def pause(self, queue: str, reason: str = "") -> None:
         """Hand out nothing until `resume`; all clients heed it within half a minute. Without a `reason` one that was

@@ -60,7 +60,8 @@ class Criteria:
         said = self != Criteria(everything=self.everything)
         if not said and not self.everything:
             raise UsageError(
-                "which messages? Give ids, or say which by exit code, host, age, group or text, or that all are meant"
+                "which messages? Give ids, or say which by exit code, host, age, group or text; --all, in JSON "
+                '"all": true, means every one'
             )
         if said and self.everything:
             raise UsageError("--all means every message: leave it out, or the other options")

@@ -40,7 +40,7 @@ class History:
 
     def to_dict(self) -> dict[str, Any]:
         attempts = [
-            {"id": attempt.id, "waited": waited, **asdict(attempt)}
+            {"id": attempt.id, "attempt": attempt.number, "waited": waited, **_without_number(attempt)}
             for attempt, waited in zip(self.attempts, self.waits)
         ]
         return {**asdict(self), "attempts": attempts}
@@ -58,6 +58,12 @@ def look_back(queue: Queue, ident: str) -> History:
     if not made:
         raise MessageNotFound(queue.name, ident)
     return History(ident, _became(made[-1]), None, "", (), made[-1].task, made)
+
+
+def _without_number(attempt: Attempt) -> dict[str, Any]:
+    found = asdict(attempt)
+    del found["number"]  # which is called `attempt` everywhere else
+    return found
 
 
 def _became(last: Attempt) -> str:

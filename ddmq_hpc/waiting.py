@@ -122,18 +122,20 @@ def blocked(queue: Queue, group: str | None = None) -> str:
     if group and all(one.name != group or one.state == groups.UNKNOWN for one in found):
         awaited = [Group(group, groups.UNKNOWN)]
     roots = [one for one in awaited if one.state in (groups.DEAD, groups.UNKNOWN)]
-    return "; ".join(map(_hindrance, roots)) or _circle([one for one in awaited if one.state != groups.FINISHED])
+    return "; ".join(_hindrance(queue, root) for root in roots) or _circle(
+        [one for one in awaited if one.state != groups.FINISHED]
+    )
 
 
-def _hindrance(group: Group) -> str:
+def _hindrance(queue: Queue, group: Group) -> str:
     waiting = f", and {group.waiting} message{'s come' if group.waiting != 1 else ' comes'} after it" * (
         group.waiting > 0
     )
     if group.state == groups.UNKNOWN:
-        return f"nothing was ever published with group {group.name!r}{waiting} (see `ddmq-hpc groups`)"
+        return f"nothing was ever published with group {group.name!r}{waiting} (see `{queue.paths.command('groups')}`)"
     return (
         f"only dead letters are left of group {group.name!r} ({group.dead}){waiting} "
-        f"(retry or purge them: `ddmq-hpc dead list --group {group.name}`)"
+        f"(retry or purge them: `{queue.paths.command('dead list', '--group', group.name)}`)"
     )
 
 

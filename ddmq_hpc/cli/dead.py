@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ddmq_hpc.queue import Queue
     from ddmq_hpc.selection import Letter
 
-_COLUMNS = ("id", "reason", "tries", "died", "ended", "host", "message")
+_COLUMNS = ("id", "reason", "attempts", "died", "ended", "host", "message")
+#: Of the first columns, in letters: rows come one by one, since there may be many.
+_WIDTHS = (31, 13, 8, 10, 8)
 
 
 @click.group("dead", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -166,13 +168,15 @@ def _table(rows: Iterator[dict[str, Any]], now: float) -> None:
     first = next(rows, None)
     if first is None:
         return
-    out("  ".join((f"{_COLUMNS[0]:<31}", f"{'reason':<13}", "tries", f"{'died':<10}", f"{'ended':<8}", *_COLUMNS[5:])))
+    heads = (f"{head:<{width}}" for head, width in zip(_COLUMNS, _WIDTHS))
+    out("  ".join((*heads, *_COLUMNS[len(_WIDTHS) :])))
     for row in chain([first], rows):
         died = f"{human(max(0.0, now - row['died']))} ago" if row["died"] else "-"
-        tries = f"{row['failed']}+{row['lost']}" if row["lost"] else str(row["failed"])
+        attempts = f"{row['failed']}+{row['lost']}" if row["lost"] else str(row["failed"])
         body = printable(row["message"])[:100] + (f"  ({printable(row['error'])[:100]})" if row["error"] else "")
-        cells = (f"{row['id']:<31}", f"{row['reason']:<13}", f"{tries:>5}", f"{died:<10}", f"{_ended(row):<8}")
-        out("  ".join((*cells, printable(row["host"] or "-"), body)))
+        cells = (row["id"], row["reason"], attempts.rjust(_WIDTHS[2]), died, _ended(row))
+        shown = (f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS))
+        out("  ".join((*shown, printable(row["host"] or "-"), body)))
 
 
 def _ended(row: dict[str, Any]) -> str:

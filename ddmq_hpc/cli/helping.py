@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ddmq_hpc.errors import UsageError
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -15,9 +17,9 @@ def _commands(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 @click.command("help")
-@click.argument("command", required=False, shell_complete=_commands)
+@click.argument("command", nargs=-1, shell_complete=_commands)
 @click.pass_context
-def help_command(ctx: click.Context, command: str | None) -> None:
+def help_command(ctx: click.Context, command: tuple[str, ...]) -> None:
     """Show the help of COMMAND, as `ddmq-hpc COMMAND --help` does, or what commands there are.
 
     The same texts are manual pages: `man ddmq-hpc`, `man ddmq-hpc-work`.
@@ -25,12 +27,13 @@ def help_command(ctx: click.Context, command: str | None) -> None:
     \b
       ddmq-hpc help
       ddmq-hpc help work
+      ddmq-hpc help dead retry
     """
-    top = ctx.find_root()
-    assert isinstance(top.command, click.Group)
-    if command is None:
-        click.echo(top.get_help())
-        return
-    _, found, _ = top.command.resolve_command(top, [command])
-    assert found is not None  # resolve_command raises for what is no command
-    click.echo(found.get_help(click.Context(found, info_name=command, parent=top)))
+    at = ctx.find_root()
+    for word in command:
+        if not isinstance(at.command, click.Group):
+            raise UsageError(f"{at.command_path} has no commands, and so no {word[:60]!r}")
+        _, found, _ = at.command.resolve_command(at, [word])
+        assert found is not None  # resolve_command raises for what is no command
+        at = click.Context(found, info_name=word, parent=at)
+    click.echo(at.get_help())

@@ -72,13 +72,14 @@ def _table(found: History) -> None:
     if found.task:
         _line(f"  {found.task}")
     if not found.attempts:
-        _line("  never tried")
+        _line("  tried for the first time" if found.state == "leased" else "  never tried")
         return
     _line(_COLUMNS.format("#", "began", "waited", "ran", "memory", "ended"))
     for attempt, waited in zip(found.attempts, found.waits):
         began = moment(attempt.began) if attempt.began else "-"
         memory = human_memory(attempt.rss) if attempt.rss else "-"
-        _line(_COLUMNS.format(attempt.number, began, _span(waited), _span(_ran(attempt)), memory, _how(attempt)))
+        number = attempt.number if attempt.is_attempt else "-"
+        _line(_COLUMNS.format(number, began, _span(waited), _span(_ran(attempt)), memory, _how(attempt)))
         for more in (_where(attempt.host, attempt.job, attempt.worker), _said(attempt)):
             if more:
                 _line(f"     {more}")
@@ -139,9 +140,10 @@ def _said(attempt: Attempt) -> str:
 def logs_command(given: tuple[str, ...], follow: bool, attempt: int | None, failed: bool, limit: int | None) -> None:
     """What a task printed, from wherever its worker put it.
 
-    Of failed tasks workers keep the last 4 KiB, in the journal; with `work --output segment` all of every task in a log
-    for each worker, with `files` in a file for each attempt. A file or pipe gets the bytes as they are; on a terminal
-    what could steer it is shown escaped. An ID may be cut short as long as it is unique.
+    Of failed tasks workers keep the last 4 KiB, in the journal, as text: bytes that are no UTF-8 are replaced; with
+    `work --output segment` all of every task in a log for each worker, with `files` in a file for each attempt. A file
+    or pipe gets the bytes as they are; on a terminal what could steer it is shown escaped. An ID may be cut short as
+    long as it is unique.
 
     \b
       ddmq-hpc logs ROOT tasks 1795721983896420864-0g3qndtxg.79 -f
@@ -181,11 +183,15 @@ def _tell(text: str) -> None:
 def _failed(queue: Queue, limit: int | None) -> None:
     from ddmq_hpc import logs
 
+    none = True
     for ident, attempt, log in logs.of_failed(queue, limit):
+        none = False
         _line(f"==> {ident} attempt {attempt.number}, {': '.join(filter(None, (_how(attempt), _said(attempt))))}")
         sys.stdout.flush()
         if log is not None:
             _print(log.blocks(queue.fs), end="\n")
+    if none:
+        _tell("there is no message whose last attempt failed")
 
 
 def _print(blocks: Iterable[bytes], end: str = "") -> None:

@@ -155,13 +155,13 @@ def main() -> NoReturn:
 
 
 def _run(debug: bool) -> int:
-    """The exit code of a command; of an error it is told in a line, unless `debug`."""
+    """The exit code of a command; of an error it is told in a line, with `debug` where it came from."""
     try:
         code = cli.main(sys.argv[1:] or ["--help"], standalone_mode=False, prog_name="ddmq-hpc")
         sys.stdout.flush()
     except DdmqError as error:
         if debug:
-            raise
+            _trace()
         code = _fail(str(error), error.exit_code)
     except click.ClickException as error:
         code = _fail(error.format_message(), 2 if isinstance(error, click.UsageError) else 1)
@@ -171,10 +171,17 @@ def _run(debug: bool) -> int:
         code = 1  # what reads our output went away: nothing to complain about
     except OSError as error:
         if debug:
-            raise
+            _trace()
         trouble = storage_error(error, "go on" if error.filename else "print")  # write(2) knows no name
         code = _fail(str(trouble), trouble.exit_code)
     return code if isinstance(code, int) else 0
+
+
+def _trace() -> None:
+    """What is being handled, with all that led to it, before it is told in a line."""
+    from traceback import print_exc
+
+    print_exc()
 
 
 def _let_go_of_output() -> None:

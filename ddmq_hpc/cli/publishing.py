@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.common import DURATION, MEMORY, arguments, forced, legacy_flags, out_done, places
 from ddmq_hpc.cli.offering import files, groups
 from ddmq_hpc.errors import UsageError
@@ -92,11 +93,13 @@ def publish_command(
     if not chosen:
         root, queue, text = places(given, "ROOT", "QUEUE", "TEXT")
         body = _body(text, as_json)
-        message = forced(root, force).publish(queue, body, key=key, if_exists=if_exists, **options)
+        broker = forced(root, force)
+        message = broker.publish(queue, body, key=key, if_exists=if_exists, **options)
         if not quiet and message.id:
             out_done(message.id, f"message {message.id} is published")
         elif not quiet:
             click.echo(f"ddmq-hpc: dropped into {queue}: its owner's clients give it an id", err=True)
+        _tell_of_groups(broker, queue, options, quiet)
         return
     if key is not None:
         raise UsageError("--key goes with a single message")
@@ -152,6 +155,15 @@ def _publish_source(
         out_done(
             f"published {count} messages to {queue} in {progress.elapsed:.1f} s", f"{count} messages are published"
         )
+    _tell_of_groups(broker, queue, options, quiet)
+
+
+def _tell_of_groups(broker: Broker, queue: str, options: dict[str, Any], quiet: bool) -> None:
+    """A group to come after that nobody knows yet may be published next, or misspelt."""
+    if not quiet and options["after"]:
+        for name in broker.unpublished_groups(queue, options["after"]):
+            text = f"nothing was published with group {name!r} so far; what comes after it waits until that is done"
+            click.echo(f"ddmq-hpc: {text}", err=True)
 
 
 def _headers(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -34,9 +34,10 @@ class Drawing:
         self._width = max(width, _NARROWEST)
         self._ascii = ascii_only
 
-    def lines(self, views: Sequence[View | Trouble], title: tuple[str, str], height: int) -> list[Text]:
+    def lines(self, looked: Sequence[View | Trouble] | None, title: tuple[str, str], height: int) -> list[Text]:
         """At most `height` lines: all queues in full when there is room, else a line each, idle ones last; then the
-        workers. The two parts of the title are at either side."""
+        workers; nothing before anybody has `looked`. The two parts of the title are at either side."""
+        views = looked or ()
         head, foot = self._ends(*title), self._text("q quits", "dim")
         blocks = [self._block(view) for view in views]
         workers = self._workers([view for view in views if isinstance(view, View)])
@@ -45,7 +46,7 @@ class Drawing:
         least = min(len(workers), room // 3)
         if len(body) + least > room and len(views) > 1:
             body = [Text(), *map(self._line, sorted(views, key=_idles))]
-        if not views:
+        if looked is not None and not views:
             body = [Text(), self._text("no queues yet")]
         body = self._cut(body, room - least)
         body += self._cut(workers, room - len(body))
@@ -108,6 +109,8 @@ class Drawing:
         name = self._text(view.queue, "bold")
         name.truncate(self._width // 4, overflow="crop", pad=True)
         numbers = [f"ready {view.stats.ready:,}", f"leased {view.stats.leased:,}", f"dead {view.stats.dead:,}"]
+        if view.stats.delayed:
+            numbers.insert(2, f"delayed {view.stats.delayed:,}")
         if view.eta:
             numbers.append(f"ETA {human(view.eta)}")
         rest = self._text("  ".join(["", *numbers]))

@@ -188,13 +188,15 @@ def wait_command(given: tuple[str, ...], timeout: float | None, exit_code: bool,
             found = wait_until_done(queue, timeout, tell, stuck)
     finally:
         line.close()
+    see = queue.paths.command
     if found.dead and group:
-        _say(f"only dead letters are left of group {group!r}: {found.dead}; see `ddmq-hpc dead list --group {group}`")
+        letters = see("dead list", "--group", group)
+        _say(f"only dead letters are left of group {group!r}: {found.dead}; see `{letters}`")
     elif found.dead and exit_code:
-        _say(f"{found.dead} dead in {name}; see `ddmq-hpc dead list`")
+        _say(f"{found.dead} dead in {name}; see `{see('dead list')}`")
     damaged = found.damaged if isinstance(found, Stats) and exit_code else 0
     if damaged:
-        _say(f"{damaged} damaged in {name}; see `ddmq-hpc list --state damaged`")
+        _say(f"{damaged} damaged in {name}; see `{see('list', '--state', 'damaged')}`")
     if exit_code and (found.dead or damaged):
         sys.exit(1)
 

@@ -67,7 +67,7 @@ class _Looker:
         self._began: float | None = None
         self._at = ""
         self._trouble = ""
-        self.found: Sequence[View | Trouble] = ()
+        self.found: Sequence[View | Trouble] | None = None
 
     def start(self, tell: Any) -> None:
         self._began = time.monotonic()

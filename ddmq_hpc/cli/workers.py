@@ -44,8 +44,11 @@ def workers_command(given: tuple[str, ...], shape: str, now: bool) -> None:
     if given[:1] == ("stop",):
         root, queue, wanted = places(given[1:], "ROOT", "QUEUE", "ID")
         target = one_shot(root).queue(queue)
-        for ident in request_stop(target, None if wanted == "all" else wanted.split(","), now):
+        asked = request_stop(target, None if wanted == "all" else wanted.split(","), now)
+        for ident in asked:
             out(f"asked {ident} to stop{' now' * now}")
+        if not asked:
+            out("no workers")
         return
     if now:
         raise UsageError("--now goes with stop: ddmq-hpc workers stop ROOT QUEUE all --now")

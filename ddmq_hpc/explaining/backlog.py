@@ -96,11 +96,11 @@ def retrying(sight: Sight) -> Reason | None:
     if not failed:
         return None
     number, first = _size(failed), failed[0].detail
-    tries = max(found.entry.failed for found in failed)
+    most = max(found.entry.failed for found in failed)
     ident = message_id(failed[0].entry.pack, failed[0].entry.first)
-    text = f"{count(number, 'message')} failed, up to {count(tries, 'time')}, and {'waits' if number == 1 else 'wait'} "
+    text = f"{count(number, 'message')} failed, up to {count(most, 'time')}, and {'waits' if number == 1 else 'wait'} "
     text += f"to be tried again, the first until {sight.when(first)}."
-    fields = {"messages": number, "first": first, "most_failures": tries, "id": ident}
+    fields = {"messages": number, "first": first, "most_failures": most, "id": ident}
     return Reason("retrying", text, sight.command("explain", ident), fields)
 
 

@@ -99,9 +99,9 @@ def _is_here(owner: Owner | None) -> bool:
 
 
 def _dead(sight: Sight, item: Item, history: list[Attempt]) -> Reason:
-    tries = item.message.failed + item.message.lost
-    text = f"It is a dead letter ({item.detail}) after {count(tries, 'attempt')}{_with(history)}."
-    fields = {"reason": item.detail, "attempts": tries, "failed": item.message.failed, "lost": item.message.lost}
+    attempts = item.message.failed + item.message.lost
+    text = f"It is a dead letter ({item.detail}) after {count(attempts, 'attempt')}{_with(history)}."
+    fields = {"reason": item.detail, "attempts": attempts, "failed": item.message.failed, "lost": item.message.lost}
     fix = sight.command("retry", item.message.id)
     return Reason("dead", text, fix, {**fields, **_end(history)}, _tail(history))
 

@@ -6,7 +6,6 @@ Nothing here costs more for a long queue than `status` does: listings, and the f
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
@@ -156,7 +155,7 @@ class Sight:
 
     def command(self, verb: str, *words: str) -> str:
         """A command of ddmq-hpc on this queue, for a shell."""
-        return shlex.join(["ddmq-hpc", *verb.split(), self.queue.paths.root, self.queue.name, *words])
+        return self.queue.paths.command(verb, *words)
 
     def work(self, *options: str, verb: str = "work") -> str:
         """What starts a worker. Which command it runs nobody but the user knows."""

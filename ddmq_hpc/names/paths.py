@@ -267,6 +267,12 @@ class QueuePaths(LockPaths):
         self.done = f"{self.top}/{DONE}"
         self.drop = f"{self.top}/{DROP}"
 
+    def command(self, verb: str, *words: str) -> str:
+        """A command of ddmq-hpc on this queue, for a shell."""
+        from shlex import join  # which takes messages need not wait for
+
+        return join(["ddmq-hpc", *verb.split(), self.root, self.queue, *words])
+
     def bucket(self, priority: int, pack: str) -> str:
         return f"{self.ready}/{priority}/{bucket_of(pack)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -30,6 +31,63 @@ def test_no_root_is_made_of_a_word_that_may_be_a_queue(run: Run, root: str, tmp_
     run("create", "-f", "./qa", "qb", env=env, cwd=tmp_path)
     run("create", "qa", "qc", env=env, cwd=tmp_path)  # a root by now
     assert Broker(tmp_path / "qa").list_queues() == ["qb", "qc"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["create", "-f", "ROOT", "bad name"], "bad queue name 'bad name'"),
+        (["create", "-f", "ROOT", "good,bad%"], "bad queue name 'bad%'"),
+        (["create", "-f", "ROOT", "good", "--set", "colour=red"], "colour"),
+        (["create", "-f", "ROOT", "good", "--set", "timeout=never"], "timeout"),
+        (["publish", "-f", "ROOT", "bad name", "text"], "bad queue name 'bad name'"),
+        (["consume", "-f", "ROOT", "bad name"], "bad queue name 'bad name'"),
+    ],
+)
+def test_nothing_is_made_for_what_is_refused(run: Run, root: str, words: list[str], told: str) -> None:
+    assert told in run(*(word.replace("ROOT", root) for word in words), code=2).stderr
+    assert not os.path.exists(root)
+
+
+@pytest.mark.parametrize("verb", ["delete", "purge", "pause", "drain", "resume"])
+def test_nothing_is_done_to_some_where_another_is_not_there(run: Run, root: str, verb: str) -> None:
+    run("create", "-f", root, "tasks")
+    run("publish", root, "tasks", "text")
+    for queues, code in (("tasks,task", 4), ("tasks,bad%", 2)):
+        done = run(verb, root, queues, code=code)
+        assert done.stdout == ""
+        assert ("did you mean 'tasks'?" in done.stderr) == (code == 4)
+    verb = verb.replace("purge", "delete")  # by JSON one queue is purged at a time
+    asked = [{"cmd": verb, "root": root, "queue": queues} for queues in ("tasks,task", "tasks,bad%")]
+    answers = run("json", "-", stdin="".join(json.dumps(one) + "\n" for one in asked)).stdout.splitlines()
+    assert [json.loads(line)["error"]["type"] for line in answers] == ["QueueNotFound", "BadName"]
+    [found] = json.loads(run("status", root, "--format", "json").stdout)["queues"]
+    assert (found["ready"], found["paused"], found["draining"]) == (1, False, False)
+
+
+def test_what_is_missing_may_stand_in_variables(run: Run, root: str) -> None:
+    told = run("create", "-f", "tasks", code=2).stderr
+    assert "QUEUE[,QUEUE...] is missing: expected ROOT QUEUE[,QUEUE...]; set $DDMQ_HPC_ROOT to leave out ROOT" in told
+    told = run("create", "-f", code=2, env={"DDMQ_HPC_ROOT": root}).stderr
+    assert "$DDMQ_HPC_ROOT" not in told and "set $DDMQ_HPC_QUEUE to leave out QUEUE" in told
+
+
+def test_a_text_of_several_words_is_quoted_and_a_file_has_all_texts(run: Run, root: str, tmp_path: Path) -> None:
+    run("create", "-f", root, "tasks")
+    assert (
+        "expected ROOT QUEUE TEXT, in quotes where it has blanks"
+        in run("publish", root, "tasks", "echo", "1", code=2).stderr
+    )
+    (tmp_path / "lines").write_text("one\n")
+    assert "leave out TEXT" in run("publish", root, "tasks", "x", "--each-line", str(tmp_path / "lines"), code=2).stderr
+    assert run("list", root, "tasks").stdout == ""
+
+
+def test_status_takes_queues_with_commas_each_once(run: Run, root: str) -> None:
+    run("create", "-f", root, "one,two,three")
+    for words in (("two,one",), ("two", "one", "two"), ("two,two", "one")):
+        found = json.loads(run("status", root, *words, "--format", "json").stdout)["queues"]
+        assert [row["queue"] for row in found] == ["two", "one"]
 
 
 NAMED = [

@@ -46,7 +46,7 @@ def dead(root: str) -> list[str]:
 
 def test_dead_list_tells_why_each_died(run: Run, root: str, dead: list[str]) -> None:
     head, *lines = run("dead", "list", root, "q").stdout.splitlines()
-    assert head.split() == "id reason tries died ended host message".split()
+    assert head.split() == "id reason attempts died ended host message".split()
     assert [line.split()[0] for line in lines] == dead
     assert "requeue-limit" in lines[2] and " exit 3 " in lines[2] and "reference" in lines[2]
     assert "\x1b" not in lines[2], "what a message says does not steer the terminal"
@@ -90,6 +90,9 @@ def test_retry_of_some(run: Run, root: str, dead: list[str]) -> None:
         (["retry", "--match", "("], 2, "regular expression"),
         (["retry", "--exit-code", "x"], 2, "1,137"),
         (["retry", "1786000000123456789-0abcdefgh.0"], 4, "no message"),
+        (["cancel", "--state", "ready", "DEAD"], 4, "is dead, not ready"),
+        (["retry", "--state", "done", "DEAD"], 4, "is dead, not done"),
+        (["cancel", "--state", "ready", "--state", "leased", "SHORT"], 4, "is dead, not ready or leased"),
         (["cancel", "1786"], 2, "the first 10 characters"),
         (["cancel", "1786000000"], 4, "no message"),
         (["retry", "--died-of", "old-age"], 2, "there are rejected, no-requeue, requeue-limit, loss-limit, lost"),
@@ -99,6 +102,7 @@ def test_retry_of_some(run: Run, root: str, dead: list[str]) -> None:
 def test_mistakes_are_told_and_change_nothing(
     run: Run, root: str, dead: list[str], args: list[str], code: int, told: str
 ) -> None:
+    args = [{"DEAD": dead[2], "SHORT": dead[2][:29]}.get(word, word) for word in args]
     verb = args[: 2 if args[0] == "dead" else 1]
     options = [word for word in args[len(verb) :] if not word[0].isdigit()]
     ids = [word for word in args[len(verb) :] if word[0].isdigit()]
@@ -230,7 +234,7 @@ def test_wait(run: Run, root: str) -> None:
     assert "1 ready, 0 leased, 0 delayed" in told
     process = subprocess.Popen([COMMAND, "wait", root, "q", "--exit-code"], stderr=subprocess.PIPE, text=True)
     run("nack", "--no-requeue", root, "q", json.loads(run("pull", root, "q", "--format", "json").stdout)["receipt"])
-    assert process.communicate(timeout=60)[1] == "ddmq-hpc: 1 dead in q; see `ddmq-hpc dead list`\n"
+    assert process.communicate(timeout=60)[1] == f"ddmq-hpc: 1 dead in q; see `ddmq-hpc dead list {root} q`\n"
     assert process.returncode == 1
     run("wait", root, "q")
 
@@ -238,7 +242,8 @@ def test_wait(run: Run, root: str) -> None:
 def test_wait_tells_once_why_nothing_more_can_come(run: Run, root: str, dead: list[str]) -> None:
     run("publish", root, "q", "sum", "--after", "aling")
     told = run("wait", root, "q", "--exit-code", code=1).stderr
-    why = "nothing was ever published with group 'aling', and 1 message comes after it (see `ddmq-hpc groups`)"
+    why = "nothing was ever published with group 'aling', and 1 message comes after it "
+    why += f"(see `ddmq-hpc groups {root} q`)"
     assert told == f"ddmq-hpc: queue 'q' is not done, and nothing more comes of it by itself: {why}\n"
     lines = run("wait", root, "q", "--timeout", "5s", code=None).stderr.splitlines()
     assert [line for line in lines if "aling" in line] == told.splitlines(), "once"
@@ -248,7 +253,8 @@ def test_wait_tells_once_why_nothing_more_can_come(run: Run, root: str, dead: li
 def test_wait_for_a_group_of_which_only_dead_letters_are_left(run: Run, root: str) -> None:
     run("publish", root, "q", "x", "--group", "align")
     run("nack", "--no-requeue", root, "q", json.loads(run("pull", root, "q", "--format", "json").stdout)["receipt"])
-    told = "ddmq-hpc: only dead letters are left of group 'align': 1; see `ddmq-hpc dead list --group align`\n"
+    see = f"see `ddmq-hpc dead list {root} q --group align`"
+    told = f"ddmq-hpc: only dead letters are left of group 'align': 1; {see}\n"
     assert run("wait", root, "q", "--group", "align").stderr == told
     assert run("wait", root, "q", "--group", "align", "--exit-code", code=1).stderr == told
 
@@ -283,7 +289,7 @@ def test_the_same_as_json(run: Run, root: str, dead: list[str]) -> None:
     answers = [json.loads(line) for line in run("json", "-", stdin=lines).stdout.splitlines()]
     results = [answer.get("result") or answer["error"]["type"] for answer in answers]
     assert results[:6] == [
-        {"retried": dead[:2]}, {"retried": [dead[2]]}, "UsageError", {"cancelled": [dead[2]]}, "MessageNotFound",
+        {"retried": dead[:2]}, {"retried": [dead[2]]}, "UsageError", {"cancelled": [dead[2]]}, "MessageElsewhere",
         {"queues": ["q"]},
     ]  # fmt: skip
     assert results[6] == "QueueDraining" and results[8] == "QueuePaused" and results[11] == "UsageError"

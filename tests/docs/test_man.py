@@ -107,4 +107,6 @@ def test_help_is_the_same_as_an_option_and_as_a_command() -> None:
 
     assert said("help", "work") == said("work", "--help")
     assert said("help") == said("--help")
+    assert said("help", "dead", "list") == said("dead", "list", "--help")
+    assert "ddmq-hpc work has no commands" in said("help", "work", "list", code=2)
     assert "did you mean 'work'" in said("help", "wrok", code=2)

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 from guests import HERE, Guest, Run, Site
-from traps import until
+from traps import PATIENCE, until
 
-pytestmark = [pytest.mark.nfs, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nfs, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: All clients are a user who is not root: a server lets root have the last blocks of a disk, and no quota holds it.
 USER = 4001
@@ -135,7 +135,7 @@ def command(client: Guest, *arguments: object) -> Run:
 
 
 def succeed(run: Run) -> str:
-    done = run.wait(60)
+    done = run.wait(PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -184,7 +184,7 @@ class Load:
         """Publishers are refused; all that are (takers may find nothing to take) are by such errors and no others."""
         asking = list(zip(self.programs, self.breaking))
         for run, start in asking[:2] if fault.strict or fault.moves else ():
-            until(lambda: any("refused" in event for event in self._events(run, start)), "refused", 30)  # noqa: B023
+            until(lambda: any("refused" in event for event in self._events(run, start)), "refused")  # noqa: B023
         for event in (event for run, start in asking for event in self._events(run, start) if "refused" in event):
             assert event["errno"] in fault.errnos and event["code"] == fault.code, event
 
@@ -197,8 +197,8 @@ class Load:
 
         runs = [*self.programs]
         before, acked = [done(run) for run in runs], len(self.acked(LONG))
-        until(lambda: all(done(run) > count for run, count in zip(runs, before)), "all programs go on", 40)
-        until(lambda: len(self.acked(LONG)) > acked, "workers go on", 40)
+        until(lambda: all(done(run) > count for run, count in zip(runs, before)), "all programs go on")
+        until(lambda: len(self.acked(LONG)) > acked, "workers go on")
         for worker in self.workers:
             assert not worker.has_ended(), worker.wait().stderr[-3000:]
 
@@ -255,7 +255,7 @@ class Asker:
         """Each command did what it is for and said nothing, or did nothing and said why in one line."""
         self.again = [self.receipts.pop()]
         for verb, run in runs.items():
-            done = run.wait(60)
+            done = run.wait(PATIENCE)
             where = f"{verb} with {name!r} on v{self.version}: {done}"
             if verb == "doctor":
                 assert done.returncode == FAILURE and "failure  writable" in done.stdout, where

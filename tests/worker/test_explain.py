@@ -22,11 +22,13 @@ from worker_tools import COMMAND, Bench, wait_for
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.main import cli
+from ddmq_hpc.criteria import Criteria
 from ddmq_hpc.explaining import CAUSES, NOTES, Explanation, Reason, Sight, explain, explain_message
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.identity import host
 from ddmq_hpc.names import Entry, Lease, minute_stamp
 from ddmq_hpc.schedulers import slurm
+from ddmq_hpc.steering import purge, purgeable
 from ddmq_hpc.submitted import Record, Request, write
 from ddmq_hpc.worker_info import WorkerInfo
 from ddmq_hpc.workers import Registration
@@ -160,6 +162,18 @@ def test_dead_letters_come_with_their_most_frequent_errors(bench: Bench) -> None
     told = about(bench, ids[2])["dead"]
     assert "after 1 attempt" in told.text and "exit code 8" in told.text
     assert told.lines == ("out of luck",)
+
+
+def test_letters_that_were_retried_or_purged_are_counted_no_more(bench: Bench) -> None:
+    bench.settings("requeue: false\n")
+    ids = [bench.broker.publish("tasks", text).id for text in ("7", "7", "8", "9")]
+    bench.work("--", "sh", "-c", "exit {}")
+    bench.broker.retry("tasks", Criteria.of(ids=[ids[0]]))
+    bench.work("--", "sh", "-c", "exit {}")  # dead again
+    queue = bench.broker.queue("tasks")
+    purge(queue, purgeable(queue, Criteria.of(exit_code=8)))
+    bench.broker.retry("tasks", Criteria.of(exit_code=9))
+    assert why(bench)["dead"].fields["errors"] == {"exit code 7": 2}
 
 
 def test_damaged_and_foreign_files_are_told_of(bench: Bench) -> None:

@@ -65,11 +65,29 @@ def test_the_history_of_a_message(bench: Bench) -> None:
     assert all(", worker " in line for line in attempts[1::3])
     assert [line.strip() for line in attempts[2::3]] == ["bad speaks"] * 2
     found = json.loads(ask(bench, "history", ident, "--format", "json"))
-    assert [(one["number"], one["exit"], one["to"]) for one in found["attempts"]] == [(1, 3, "ready"), (2, 3, "dead")]
+    assert [(one["attempt"], one["exit"], one["to"]) for one in found["attempts"]] == [(1, 3, "ready"), (2, 3, "dead")]
     assert yaml.safe_load(ask(bench, "history", ident, "--format", "yaml")) == found
     rows = list(csv.DictReader(ask(bench, "history", ident, "--format", "csv").splitlines()))
     assert list(rows[0]) == list(COLUMNS)
     assert [(row["id"], row["attempt"], row["exit"]) for row in rows] == [(ident, "1", "3"), (ident, "2", "3")]
+
+
+def test_what_was_done_to_a_message_is_no_attempt(bench: Bench) -> None:
+    bench.settings("requeue_limit: 0\n")
+    (late, bad, held) = (
+        bench.broker.publish("tasks", "late", delay=600).id,
+        *publish(bench, "bad", "good"),
+    )
+    bench.work("--max-tasks", "1", "--", *TALK)
+    bench.broker.consume("tasks")
+    assert "tried for the first time" in ask(bench, "history", held)
+    for verb, ident in (("cancel", late), ("retry", bad), ("cancel", held)):
+        subprocess.run([COMMAND, verb, bench.root, "tasks", ident], check=True, stdout=subprocess.DEVNULL)
+    lines = {ident: list(map(str.split, ask(bench, "history", ident).splitlines()[1:])) for ident in (late, bad, held)}
+    for ident, ended in ((late, "cancelled"), (bad, "retried"), (held, "cancelled")):
+        [told] = [line for line in lines[ident] if line[-1:] == [ended]]
+        assert told[0] == "-"
+    assert [line[0] for line in lines[bad] if line[-2:] == ["code", "3"]] == ["1"]
 
 
 def test_how_long_a_message_waited(tmp_path: Path) -> None:
@@ -215,7 +233,7 @@ def test_what_failed_and_was_done_later_is_no_failure(bench: Bench) -> None:
     publish(bench, "a", "b")
     bench.work("--", "sh", "-c", f"test {{}} = a || mkdir {bench.place}/tried")
     bench.work("--", "sh", "-c", f"test {{}} = a || mkdir {bench.place}/tried-again")
-    assert ask(bench, "logs", "--failed") == ""
+    assert ask(bench, "logs", "--failed") == "ddmq-hpc: there is no message whose last attempt failed\n"
 
 
 def test_a_running_task_is_followed(bench: Bench) -> None:
