@@ -8,6 +8,7 @@ import os
 import time
 from functools import partial
 from stat import S_IMODE, S_ISDIR, S_ISREG
+from typing import Callable
 
 _READ_ONCE = 1 << 16
 #: What belongs into a queue, besides packs and what grows, is smaller than that.
@@ -86,17 +87,9 @@ class Calls:
         return os.access(path, os.W_OK | os.X_OK)
 
     def touch(self, path: str) -> None:
-        """Stamp a file with the time of the file system: on NFS, of the server. Needs no more than to be allowed to
-        write to it (POSIX)."""
-        os.utime(path)
-
-    def chmod(self, path: str, mode: int) -> None:
-        """Set permissions, whatever the umask."""
-        os.chmod(path, mode)
-
-    def chgrp(self, path: str, gid: int) -> None:
-        """Give a name itself, not what a link leads to, to a group. EPERM for one that is not this user's."""
-        os.chown(path, -1, gid, follow_symlinks=False)
+        """Stamp a name with the time of the file system: on NFS, of the server; a link itself, not where it leads.
+        Needs no more than to be allowed to write to it (POSIX)."""
+        os.utime(path, follow_symlinks=False)
 
     def grant_directory(self, path: str, mode: int) -> None:
         """Give a directory of one's own what it lacks of `mode`."""
@@ -115,6 +108,22 @@ class Calls:
                     self.sync_file(handle)
             finally:
                 os.close(handle)  # on NFS this is where a full disk or a soft mount speaks up
+        except BaseException:
+            self._remove_half(path)
+            raise
+
+    def create_as(self, path: str, data: bytes, mode: int, uid: int) -> None:
+        """A new file with `data`, on the disk, that has exactly these permissions, whatever the umask, and belongs to
+        `uid`: another user than this one only root can say."""
+        handle = self.create_open(path, data, mode)
+        try:
+            try:
+                if uid != os.geteuid():
+                    os.fchown(handle, uid, -1)
+                os.fchmod(handle, mode)
+                self.sync_file(handle)
+            finally:
+                os.close(handle)
         except BaseException:
             self._remove_half(path)
             raise
@@ -185,8 +194,8 @@ class Calls:
         """Bring what was written to an open file to the disk."""
         os.fdatasync(handle) if hasattr(os, "fdatasync") else os.fsync(handle)
 
-    def read(self, path: str, most: int = _MOST) -> bytes:
-        """A whole file; EFBIG when it is larger than `most` bytes."""
+    def read(self, path: str, most: int = _MOST, most_of: Callable[[int], int] | None = None) -> bytes:
+        """A whole file; EFBIG when it is larger than `most` bytes, or than `most_of` says of files of its owner."""
         handle = os.open(path, _READ)
         try:
             try:
@@ -195,7 +204,9 @@ class Calls:
                 _regular(handle, path)
                 raise
             if len(data) == _READ_ONCE:  # most are smaller, and cost no other call
-                if _regular(handle, path).st_size > most:
+                found = _regular(handle, path)
+                most = min(most, most_of(found.st_uid)) if most_of else most
+                if found.st_size > most:
                     raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
                 parts, left = [data], most - len(data)
                 while data := os.read(handle, min(1 << 20, left + 1)):
@@ -247,6 +258,14 @@ class Calls:
     def list_held(self, handle: int) -> list[str]:
         """What is in a directory that was opened before: on NFS up to 22 s old (measured)."""
         return os.listdir(handle)
+
+    def share_held(self, handle: int, gid: int | None, mode: int) -> os.stat_result:
+        """Give a directory that is held open to a group, None: leave it to the one that it has, and these permissions;
+        what stat says of it then. EPERM for a group that is not this user's."""
+        if gid is not None:
+            os.fchown(handle, -1, gid)
+        os.fchmod(handle, mode)
+        return os.fstat(handle)
 
     def close(self, handle: int) -> None:
         """Close what one of these calls opened; on NFS this is where a full disk speaks up."""

@@ -12,6 +12,7 @@ is no plain file is not made ready, and what he does to the file later is the bu
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Container, Iterable
 from dataclasses import replace
@@ -23,7 +24,8 @@ from ddmq_hpc.errors import BadMessage, DdmqError, storage_error
 from ddmq_hpc.fs import GONE, UNKNOWN, Filesystem, Unanswered
 from ddmq_hpc.identity import token
 from ddmq_hpc.messages import LineEncoder, Message, Options
-from ddmq_hpc.names import NO_PACK, Dead, Delayed, Dropped, Entry, QueuePaths, parse_dropped
+from ddmq_hpc.names import NO_PACK, TOO_LARGE, Dead, Delayed, Dropped, Entry, QueuePaths, parse_dropped
+from ddmq_hpc.packs import longest_line
 from ddmq_hpc.publishing import AT_ONCE, BUCKET_FULL_LOCAL, BUCKET_FULL_NETWORK, PackNames, Start
 from ddmq_hpc.settings import Settings
 from ddmq_hpc.signing import Signer, signer
@@ -31,6 +33,8 @@ from ddmq_hpc.sweeping import DUE_SECONDS, LEFTOVER_SECONDS
 
 #: Nobody can find the file who was not told its name, so its content is its reader's, the owner of the queue.
 _MODE = 0o644
+#: What a name says that nobody can move: something is mounted there, or a project's quota holds it.
+_STUCK = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES})
 #: Messages that are brought in at a time: the rest comes with the next take.
 _MOST = 10_000
 
@@ -155,7 +159,7 @@ class Fetcher:
     def __init__(self, fs: Filesystem, paths: QueuePaths, above: Container[int]) -> None:
         self._fs = fs
         self._paths = paths
-        self._above = above
+        self.above = above
         self._names = PackNames(BUCKET_FULL_NETWORK if fs.network else BUCKET_FULL_LOCAL)
         self._lock = Lock()
         self._looked = -1e9
@@ -172,7 +176,16 @@ class Fetcher:
             return 0
         with self._lock:
             self._looked = self._fs.monotonic()
-            return sum(self._fetch(dropped, settings) for dropped in self._dropped()[:_MOST])
+            return sum(self._fetch_one(dropped, settings) for dropped in self._dropped()[:_MOST])
+
+    def _fetch_one(self, dropped: Dropped, settings: Settings) -> bool:
+        """What lies in this name alone keeps no other from being brought in: it stays."""
+        try:
+            return self._fetch(dropped, settings)
+        except OSError as error:
+            if error.errno not in _STUCK:
+                raise
+            return False
 
     def waiting(self) -> tuple[int, list[str]]:
         """How many messages wait to be brought in, and the names of other files. Raises OSError."""
@@ -218,8 +231,11 @@ class Fetcher:
         entry = Entry(self._names.next(int(now * 1e9)), 0, 1, 0, 0)
         priority = settings.priority if own.priority is None else own.priority
         # Of a file with a second link, or of one who need not drop anything, nobody knows who put it there.
-        if not S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid in self._above:
+        if not S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid in self.above:
             self._set_aside(source, Dead(priority, entry, NO_PACK))
+            return False
+        if found.st_size > longest_line(settings.max_message_bytes):
+            self._set_aside(source, Dead(priority, entry, TOO_LARGE))
             return False
         is_due = own.due <= now * 1000
         late = Delayed(own.due, priority, entry)

@@ -18,6 +18,8 @@ from ddmq_hpc.messages import parse_json
 from ddmq_hpc.names import LEGACY_WORK, SETTINGS, is_queue_name
 from ddmq_hpc.settings import _ALIASES, FIELDS, parse
 
+#: The settings of ddmq that there are here, too.
+_SETTINGS = ("priority", "timeout", "requeue", "requeue_limit", "requeue_prio")
 _WAITING = re.compile(r"(\d+)\.(\d+)\.ddmq(\w+)", re.ASCII)
 _AT_WORK = re.compile(r"(\d+)\.(\d+)\.(\d+)\.ddmq(\w+)", re.ASCII)
 
@@ -78,7 +80,8 @@ def _import_queues(old: str, queues: list[str], broker: Broker) -> Report:
 
 
 def _settings_of(broker: Broker, path: str) -> dict[str, Any]:
-    """Settings that mean something here."""
+    """What ddmq had, and means something here. What else stands there, such as commands to run, the user who imports
+    would vouch for."""
     try:
         values = parse(broker.fs.read(path).decode("utf-8", "replace"), path)
     except (OSError, DdmqError):
@@ -86,7 +89,7 @@ def _settings_of(broker: Broker, path: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in values.items():
         name = _ALIASES.get(key, key)
-        if name in FIELDS:
+        if name in _SETTINGS:
             try:
                 found[name] = FIELDS[name].metadata["check"](value)
             except DdmqError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Container
 from typing import Any, Callable
 
 from ddmq_hpc.errors import BadMessage
@@ -23,19 +24,26 @@ class PackReader:
     readers. `largest` is how many bytes a message may have: a pack is one such, or far smaller."""
 
     def __init__(self, fs: Filesystem, largest: Callable[[], int]) -> None:
+        #: Users besides whom everybody has one message a file; None where any file may be a pack.
+        self.of_packs: Container[int] | None = None
         self._fs = fs
         self._largest = largest
         self._last: tuple[str, list[bytes]] = ("", [])
 
     def content(self, path: str) -> bytes:
         """All of a pack. Raises OSError: one of `fs.NO_FILE` for what is none, and for what another user does not let
-        anybody read, who would stop the queue with it."""
+        anybody read, by its permissions or by a lease of the kernel's (fcntl(2): EAGAIN), who would stop the queue with
+        it."""
         try:
-            return self._fs.read(path, max(_MOST, _PARTS * self._largest()))
-        except PermissionError as error:
+            return self._fs.read(path, max(_MOST, _PARTS * self._largest()), self._most_of if self.of_packs else None)
+        except (PermissionError, BlockingIOError) as error:
             if self._fs.lstat(path).st_uid == os.geteuid():
                 raise
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), path) from error
+
+    def _most_of(self, uid: int) -> int:
+        """Bytes of a file of that user: a sparse one costs him nothing, and whoever reads it seconds."""
+        return _MOST if self.of_packs is None or uid in self.of_packs else longest_line(self._largest())
 
     def _read(self, path: str, pack: str) -> list[bytes]:
         """All lines of a pack; the last is what follows the last newline."""
@@ -59,7 +67,7 @@ class PackReader:
             if index >= whole:
                 bad[index] = "truncated"
                 continue
-            if len(lines[index]) > _LINE and len(lines[index]) > _PARTS * self._largest():
+            if len(lines[index]) > _LINE and len(lines[index]) > longest_line(self._largest()):
                 bad[index] = TOO_LARGE
                 continue
             if doubt and (why := doubt(lines[index])):
@@ -85,6 +93,11 @@ class PackReader:
                 return NO_OPTIONS
             raise
         return good[0][2] if good else NO_OPTIONS
+
+
+def longest_line(largest: int) -> int:
+    """Bytes of one message with all that belongs to it, where its body may have `largest`."""
+    return max(_LINE, _PARTS * largest)
 
 
 def unreadable(entry: Entry, error: OSError) -> dict[int, str]:

@@ -213,7 +213,8 @@ class Queues:
         if DROP in there:
             from ddmq_hpc.dropping import fetcher
 
-            found.fetcher = fetcher(fs, paths)
+            if fetching := fetcher(fs, paths):
+                found.fetcher, found.reader.of_packs = fetching, fetching.above
         return found
 
     def _missing(self, paths: QueuePaths) -> NotFound:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from stat import S_IMODE, S_IRGRP, S_IROTH, S_IXGRP, S_IXOTH
+from stat import S_IMODE, S_IRGRP, S_IROTH, S_IWGRP, S_IWOTH, S_IXGRP, S_IXOTH
 from typing import TYPE_CHECKING, Any, Callable
 
 from ddmq_hpc import settings as _settings
 from ddmq_hpc.errors import LegacyQueue, SettingsError, UnfitDirectory, UsageError, storage_error
 from ddmq_hpc.fs import NO_LINKS, Filesystem
-from ddmq_hpc.identity import group_name, token
-from ddmq_hpc.names import DIRECTORIES, LAYOUT_KEY, LEGACY_WORK, SETTINGS, QueuePaths, is_queue_name
+from ddmq_hpc.identity import group_name, token, user_name
+from ddmq_hpc.names import (
+    CHECKUP,
+    DIRECTORIES,
+    DROP,
+    LAYOUT_KEY,
+    LEGACY_WORK,
+    READY,
+    SETTINGS,
+    QueuePaths,
+    is_leftover,
+    is_queue_name,
+)
 from ddmq_hpc.sharing import Sharing, drop_mode, is_for_everybody
 
 if TYPE_CHECKING:
@@ -20,6 +31,10 @@ if TYPE_CHECKING:
 
 #: Whom settings trust counts only if nobody else can write them, whatever the umask.
 _SETTINGS_MODE = 0o644
+#: What to do about settings that would be believed for whose they are.
+_VOUCH = "nothing was changed, or it would count as yours: its owner can do it, or look at it and write it anew"
+#: What may stand in a root, or in a queue, that is being made.
+_BEGUN = frozenset({*DIRECTORIES, DROP, SETTINGS, CHECKUP} - {READY})
 #: What is in a root where some may only publish: they read its settings.
 _READABLE = 0o755
 
@@ -101,13 +116,23 @@ def _make_directory(fs: Filesystem, path: str, mode: int = 0o755) -> bool:
 
 
 def _share(fs: Filesystem, path: str, sharing: Sharing) -> None:
-    if sharing.group is not None:
-        fs.chgrp(path, sharing.group)
-    fs.chmod(path, sharing.mode)
-    found = fs.lstat(path)
+    """Of a directory that was just made, or begun to be: EEXIST when something else is in it, since in a directory that
+    others may write to they could have put another one of this user's in its place."""
+    handle = fs.hold_directory(path)
+    try:
+        if others := sorted(name for name in fs.list_held(handle) if not _is_begun_with(name)):
+            raise OSError(errno.EEXIST, f"it is not new, it has {others[0]!r}", path)
+        found = fs.share_held(handle, sharing.group, sharing.mode)
+    finally:
+        fs.close(handle)
     if S_IMODE(found.st_mode) != sharing.mode:  # chmod(2) drops the setgid bit of a group that is not one's own
         group = group_name(found.st_gid)
         raise PermissionError(errno.EPERM, f"mode {sharing.mode:04o} cannot be set for group {group}", path)
+
+
+def _is_begun_with(name: str) -> bool:
+    """Whether a name is one that a root or a queue may have while it is made."""
+    return name in _BEGUN or name.startswith(".") or is_leftover(name)
 
 
 def _make_drop(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
@@ -172,28 +197,54 @@ def change_settings(fs: Filesystem, paths: QueuePaths, changes: Mapping[str, Any
     """Change settings in a queue's file, None for those that shall not stand in it any more; the rest of it stays as it
     is. The new file takes the old one's place at once, or not at all.
 
-    Raises `SettingsError` for a file that is not plain enough, OSError; then nothing was changed.
+    It is this user's then, but for root, who leaves it whose it was. Raises `SettingsError` for a file that is not
+    plain enough, and for what nobody but its owner may vouch for; OSError; then nothing was changed.
     """
     from ddmq_hpc.editing import edited
 
-    try:
-        before, mode = fs.read(paths.settings, _settings.MOST_BYTES), fs.lstat(paths.settings).st_mode & 0o777
-    except FileNotFoundError:
-        before, mode = b"", _SETTINGS_MODE
-    try:
-        text = before.decode()
-    except UnicodeDecodeError:
-        raise SettingsError(paths.settings, "is not UTF-8, nothing was changed") from None
+    found, text = _settings_now(fs, paths)
     after = edited(text, paths.settings, changes)
     if after == text:
         return
+    uid, mode = os.geteuid(), _SETTINGS_MODE
+    if found:
+        said = [name for name in _settings.VOUCHED if name in _settings.parse(text, paths.settings).keys() - changes]
+        if said and (why := _not_ours(fs, paths, found)):
+            raise SettingsError(paths.settings, f"{why} and has {said[0]}; {_VOUCH}")
+        uid, mode = (found.st_uid if uid == 0 else uid), found.st_mode & (0o777 if found.st_uid == uid else mode)
     aside = f"{paths.tmp}/settings-{token()}"
-    fs.create(aside, after.encode(), True, mode)
+    fs.create_as(aside, after.encode(), mode, uid)
     try:
-        fs.chmod(aside, mode)  # what the umask took away
         fs.rename(aside, paths.settings)
     finally:
         fs.drop(aside)
+
+
+def _settings_now(fs: Filesystem, paths: QueuePaths) -> tuple[os.stat_result | None, str]:
+    """The text of a queue's file, and what stat says of the very file that has it; None where there is none."""
+    try:
+        found, data = fs.read_some(paths.settings, _settings.MOST_BYTES)
+    except FileNotFoundError:
+        return None, ""
+    if found.st_size > len(data):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), paths.settings)
+    try:
+        return found, data.decode()
+    except UnicodeDecodeError:
+        raise SettingsError(paths.settings, "is not UTF-8, nothing was changed") from None
+
+
+def _not_ours(fs: Filesystem, paths: QueuePaths, found: os.stat_result) -> str:
+    """Why this user cannot vouch for what a settings file says: somebody else may have written it. Empty where nobody
+    can have, and for root, who leaves it whose it was."""
+    if found.st_nlink != 1:
+        return "has several hard links"
+    if os.geteuid() == 0:
+        return ""
+    if found.st_uid != os.geteuid():
+        return f"belongs to user {user_name(found.st_uid)}"
+    can_enter = fs.lstat(paths.top).st_mode & (S_IXGRP | S_IXOTH)
+    return "can be written by others" if can_enter and found.st_mode & (S_IWGRP | S_IWOTH) else ""
 
 
 def is_legacy(fs: Filesystem, paths: QueuePaths) -> bool:

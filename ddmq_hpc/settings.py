@@ -234,6 +234,8 @@ class Settings:
 DEFAULTS = Settings()
 FIELDS = {f.name: f for f in fields(Settings)}
 #: What else may stand in a settings file: the layout's version, and what ddmq wrote there.
+#: Those that count by whose file they stand in: they say whom to trust, or what to run.
+VOUCHED = ("trusted_users", "trusted_group", "key_file", "exit_codes", "on_complete")
 #: Settings that the environment of a client overrides.
 ENVIRONMENT = {"DDMQ_HPC_SIGN": "sign", "DDMQ_HPC_KEY_FILE": "key_file"}
 _ALIASES = {"message_timeout": "timeout"}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 import os
 import stat
+from shlex import quote
 from typing import NamedTuple
 
 from ddmq_hpc.errors import KeyFileError
@@ -29,6 +30,7 @@ _OTHERS = (
     "several messages in a row are signed with other keys; is it the right file? What was set aside is taken back by "
     "`ddmq-hpc retry ROOT QUEUE --state damaged --all`"
 )
+_NO_FILE = "is no regular file: name one that has keys"
 #: Letters of a key: 32 random bytes are 43 in base64.
 _SHORTEST, _MOST_BYTES = 32, 4096
 #: So many messages in a row may be signed with other keys: then this one's may be the wrong ones.
@@ -74,22 +76,28 @@ class Signer:
         return b"".join((text, _BEGIN, key.name, b".", key.sign(text), _END, b"\n"))
 
     def doubt(self, line: bytes) -> str | None:
-        """Why a line, without its newline, is not to be believed; None when it is. Raises `KeyFileError` when several
-        in a row are signed with other keys: it may be this client that is wrong."""
+        """The same as `judge`. Raises `KeyFileError` when several in a row are signed with other keys: it may be this
+        client that is wrong."""
+        why = self.judge(line)
+        if why == UNKNOWN_KEY:
+            self._unknown += 1
+            if self._unknown > _MOST_UNKNOWN:
+                raise KeyFileError(self._path, _OTHERS)
+        elif why is None:
+            self._unknown = 0
+        return why
+
+    def judge(self, line: bytes) -> str | None:
+        """Why a line, without its newline, is not to be believed; None when it is. Raises `KeyFileError`."""
         text, signature = line[:-_LENGTH], line[-_LENGTH:]
         if not (signature.startswith(_BEGIN) and signature.endswith(_END)):
             return UNSIGNED
         name, _, code = signature[len(_BEGIN) : -len(_END)].partition(b".")
         keys = self._named(name)
         if not keys:
-            self._unknown += 1
-            if self._unknown > _MOST_UNKNOWN:
-                raise KeyFileError(self._path, _OTHERS)
             return UNKNOWN_KEY
-        if not any(hmac.compare_digest(key.sign(text), code) for key in keys):
-            return BAD_SIGNATURE
-        self._unknown = 0
-        return None
+        good = any(hmac.compare_digest(key.sign(text), code) for key in keys)
+        return None if good else BAD_SIGNATURE
 
     def _named(self, name: bytes) -> list[_Key]:
         """The keys of that name, also one that was written down a moment ago."""
@@ -109,17 +117,19 @@ def signer(known: Signer | None, queue: str, settings: Settings) -> Signer:
 def _read(path: str) -> list[bytes]:
     """The keys of a file that nobody else can write, and not everybody read."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise KeyFileError(path, _NO_FILE)  # not to be opened: a device may do something then
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(_MOST_BYTES + 1) if stat.S_ISREG(mode) else b""
     except OSError as error:
         raise KeyFileError(path, f"{os.strerror(error.errno or 0)}; name one that you can read") from None
     if not stat.S_ISREG(mode):
-        raise KeyFileError(path, "is no regular file: name one that has keys")
+        raise KeyFileError(path, _NO_FILE)
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise KeyFileError(path, f"others can read or write it: chmod g-w,o= {path}, and make a new key")
+        raise KeyFileError(path, f"others can read or write it: chmod g-w,o= {quote(path)}, and make a new key")
     keys = [line.strip() for line in content.splitlines() if line.strip()]
     if not keys or len(content) > _MOST_BYTES or min(map(len, keys)) < _SHORTEST:
-        make = f"(umask 077; head -c 32 /dev/urandom | base64 > {path})"
+        make = f"(umask 077; head -c 32 /dev/urandom | base64 > {quote(path)})"
         raise KeyFileError(path, f"has not just keys of {_SHORTEST} letters or more, a line each; to make one: {make}")
     return keys

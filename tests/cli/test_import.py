@@ -99,6 +99,16 @@ def test_settings_of_a_queue_are_kept(run: Run, old: Path, root: str) -> None:
     assert (new["timeout"], new["priority"]) == (77, 5)
 
 
+def test_settings_that_ddmq_did_not_have_are_not_taken_over(run: Run, old: Path, root: str) -> None:
+    """Others may write to the old root: what would be run, or trusted, is for who imports to say."""
+    with open(old / "work_list" / "ddmq.yaml", "a", encoding="utf-8") as file:
+        file.write("on_complete: touch owned\ntrusted_users: [root]\nkey_file: /tmp/key\nretry_delay: 5\n")
+    imported(run, old, root)
+    found = (Path(root) / "work_list" / "ddmq.yaml").read_text()
+    assert "message_timeout" not in found
+    assert not [line for line in found.splitlines() if line.startswith(("on_complete", "trusted", "key_file"))]
+
+
 def test_again_takes_only_what_is_new(run: Run, old: Path, root: str) -> None:
     imported(run, old, root)
     report = imported(run, old, root)

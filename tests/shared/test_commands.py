@@ -101,7 +101,7 @@ def test_commands_of_a_submission_are_its_owners_to_change(ann: User, ben: User,
         "write(queue, Record('7', 'slurm', 1, 0.0, 'ann', 'slurm-7', None))"
     )
     (record,) = shared.glob("workers/job-*")
-    assert record.stat().st_mode & 0o777 == 0o644 and record.stat().st_uid == ann.uid
+    assert record.stat().st_mode & 0o777 == 0o640 and record.stat().st_uid == ann.uid
     assert ben.python("from ddmq_hpc.submitted import records; print(len(records(queue)))") == "1\n"
 
 

@@ -1,0 +1,272 @@
+"""A member of a group, or one who may only publish, who wants commands of his run as somebody else, files of others
+changed, or a queue stopped: real users, each with what he can do to real files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from members import LAB, OTHERS, User
+
+#: What a message is dropped as, ahead of all others.
+FIRST = "000000000000000.0.1000000000000000000-0abcdefga"
+
+
+@pytest.fixture
+def enemy(place: Path) -> User:
+    """Nobody that anything is shared with."""
+    return User(place, 7010, 0o000, OTHERS)
+
+
+@pytest.fixture
+def box(ann: User) -> Path:
+    """The queue `tasks` of Ann, into which everybody may drop messages."""
+    ann.run("create", "-f", "tasks", "--mode", "0711")
+    return ann.root / "tasks"
+
+
+def tamper(user: User, script: str, *args: object) -> str:
+    """What a script of this user prints that knows nothing of ddmq-hpc."""
+    done = subprocess.run(
+        [*user._as, user.command()[0], "-c", "import fcntl, os, sys, time\n" + script, *map(str, args)],
+        env=user.environ,
+        cwd=user.place / "home",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def plant_settings(member: User, queue: Path, text: str, mode: int = 0o644) -> None:
+    """A settings file of a member takes the place of the one that is there."""
+    script = f"with open('{queue}/tmp/x', 'w') as file: file.write(sys.argv[1])\n"
+    script += f"os.chmod('{queue}/tmp/x', {mode}); os.rename('{queue}/tmp/x', '{queue}/ddmq.yaml')"
+    tamper(member, script, text)
+
+
+# -- a member of the group
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "trusted_users: [root]",
+        "trusted_group: root",
+        "on_complete: touch owned",
+        "exit_codes: {1: stop-worker}",
+        "key_file: /home/enemy/key",
+    ],
+)
+def test_nobody_vouches_for_settings_of_another_on_the_way(ann: User, ben: User, shared: Path, line: str) -> None:
+    """Who pauses a queue writes its file anew: it is his then, and what it says counts for his workers."""
+    plant_settings(ben, shared, f"{line}\n")
+    for command in (["pause", "tasks"], ["drain", "tasks"], ["create", "tasks", "--set", "timeout=1h"]):
+        told = ann.run(*command, code=2)
+        assert f"belongs to user {ben.uid} and has {line.partition(':')[0]}" in told
+        assert (shared / "ddmq.yaml").stat().st_uid == ben.uid
+    ben.run("pause", "tasks")
+    assert "paused: true" in (shared / "ddmq.yaml").read_text()
+
+
+def test_root_leaves_settings_whose_they_are(ann: User, ben: User, place: Path, shared: Path) -> None:
+    plant_settings(ben, shared, "on_complete: touch owned\n")
+    User(place, 0, 0o022).run("pause", "tasks", "--reason", "of root")
+    assert (shared / "ddmq.yaml").stat().st_uid == ben.uid
+    assert "of root" in ann.run("status", "tasks")
+
+
+def test_settings_of_ones_own_that_others_can_write_are_not_vouched_for(ann: User, shared: Path) -> None:
+    plant_settings(ann, shared, "on_complete: touch owned\n", 0o664)
+    assert "can be written by others and has on_complete" in ann.run("pause", "tasks", code=2)
+    (shared / "ddmq.yaml").chmod(0o644)
+    ann.run("pause", "tasks")
+
+
+def test_a_mode_that_a_member_chose_is_not_taken_over(ann: User, ben: User, shared: Path) -> None:
+    plant_settings(ben, shared, "timeout: 1h\n", 0o666)
+    ann.run("pause", "tasks")
+    found = (shared / "ddmq.yaml").stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (ann.uid, 0o644)
+
+
+#: Puts links to a file of Ann's in the place of whatever she makes in a directory.
+SWAP = """
+where, target, end = sys.argv[1], sys.argv[2], time.monotonic() + float(sys.argv[3])
+print("there", flush=True)
+while time.monotonic() < end:
+    for name in os.listdir(where):
+        if not os.path.islink(f"{where}/{name}"):
+            try:
+                os.symlink(target, f"{where}/z"); os.rename(f"{where}/z", f"{where}/{name}")
+            except OSError:
+                pass
+"""
+
+
+def test_no_file_elsewhere_gets_another_mode(ann: User, ben: User, shared: Path) -> None:
+    private = ann.place / "home" / "private"
+    private.write_text("secret")
+    private.chmod(0o600)
+    os.chown(private, ann.uid, ann.uid)
+    plant_settings(ben, shared, "timeout: 1h\n", 0o666)
+    script = [*ben._as, ben.command()[0], "-c", "import os, sys, time\n" + SWAP, str(shared / "tmp"), str(private), "6"]
+    with subprocess.Popen(script, env=ben.environ, stdout=subprocess.PIPE) as swapping:
+        assert swapping.stdout and swapping.stdout.readline() == b"there\n"
+        while swapping.poll() is None:
+            for word in ("pause", "resume"):
+                ann.start(*ann.command(word, "tasks"), stdout=-1, stderr=-1).communicate()
+    assert private.stat().st_mode & 0o777 == 0o600 and private.read_text() == "secret"
+
+
+def test_no_directory_that_was_there_is_opened_to_the_group(ann: User, ben: User, shared: Path) -> None:
+    """In a root of the group a member can put another directory in the place of one that is being made."""
+    private = ann.root / "private"
+    private.mkdir(0o700)
+    (private / "secret").touch()
+    os.chown(private, ann.uid, LAB)
+    told = ann.run("create", "private", "--group", str(LAB), code=1)
+    assert "File exists" in told and private.stat().st_mode & 0o777 == 0o700
+
+
+def test_records_of_jobs_are_never_for_others_to_write(
+    ann: User, shared: Path, monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    """Not even for a moment: a file that was opened then can be written later."""
+    seen = ann.python(
+        "from ddmq_hpc.submitted import Record, write\n"
+        "from ddmq_hpc.calls import Calls\n"
+        "create = Calls.create_open\n"
+        "def watched(self, *args):\n"
+        "    umask = os.umask(0); handle = create(self, *args); os.umask(umask)\n"
+        "    print(oct(os.fstat(handle).st_mode & 0o777)); return handle\n"
+        "Calls.create_open = watched\n"
+        "write(queue, Record('7', 'slurm', 1, 0.0, 'ann', 'slurm-7', None))"
+    )
+    assert int(seen, 8) & 0o022 == 0
+
+
+def test_a_record_of_another_queue_says_nothing_for_this_one(ann: User, ben: User, shared: Path) -> None:
+    ann.run("create", "more", "--group", str(LAB))
+    write = (
+        "from ddmq_hpc.submitted import Record, Request, write\n"
+        "asked = Request(('more',), 'slurm', 60.0, None, 1, 1, None, False, (), (), ('true',), False, '/')\n"
+        "write(broker.queue('more'), Record('7', 'slurm', 1, 0.0, 'ann', 'slurm-7', asked))"
+    )
+    ann.python(write)
+    read = "from ddmq_hpc.submitted import records; print([bool(one.request) for one in records(broker.queue({!r}))])"
+    assert ann.python(read.format("more")) == "[True]\n"
+    assert ben.python(read.format("more")) == "[False]\n", "it is not his"
+    (record,) = (ann.root / "more" / "workers").glob("job-*")
+    tamper(ben, "os.rename(sys.argv[1], sys.argv[2])", record, shared / "workers" / record.name)
+    assert ann.python(read.format("tasks")) == "[False]\n"
+
+
+def test_signs_of_life_are_given_to_no_file_elsewhere(ann: User, ben: User, shared: Path) -> None:
+    old = ann.place / "home" / "old"
+    old.touch()
+    os.chown(old, ann.uid, ann.uid)
+    os.utime(old, (1e9, 1e9))
+    tamper(ben, "os.symlink(sys.argv[1], sys.argv[2])", old, shared / "workers" / "x.json")
+    ann.python("queue.fs.touch(f'{queue.paths.workers}/x.json')")
+    assert old.stat().st_mtime == 1e9
+
+
+# -- one who may only publish
+
+
+LEASED = (
+    """
+path = f"{sys.argv[1]}/x"
+handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+os.write(handle, b'{"message":"evil"}\\n')
+fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+os.rename(path, f"{sys.argv[1]}/%s")
+print("there", flush=True)
+sys.stdin.readline()
+"""
+    % FIRST
+)
+
+
+def test_a_lease_of_the_kernel_on_a_file_stops_nobody(ann: User, stranger: User, enemy: User, box: Path) -> None:
+    stranger.run("publish", "tasks", "good")
+    script = "import fcntl, os, signal, sys\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\n" + LEASED
+    holding = [*enemy._as, enemy.command()[0], "-c", script, str(box / "drop")]
+    with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"there\n"
+        assert ann.run("pull", "tasks", "--format", "body").strip() == "good"
+        assert "damaged" in ann.run("list", "tasks", "--state", "damaged")
+        process.communicate(b"\n", timeout=60)
+
+
+def test_messages_that_look_signed_end_no_worker(ann: User, stranger: User, enemy: User, place: Path) -> None:
+    for user in (ann, stranger):
+        key = place / f"key{user.uid}"
+        key.write_text("k" * 43)
+        key.chmod(0o600)
+        os.chown(key, user.uid, user.uid)
+        user.environ["DDMQ_HPC_KEY_FILE"] = str(key)
+    ann.run("create", "-f", "tasks", "--mode", "0711", "--set", "sign=required")
+    stranger.run("publish", "tasks", "good")
+    line = '{"message":"x","signature":"deadbeef.' + "0" * 64 + '"}\n'
+    script = "for number in range(30):\n    path = f'{sys.argv[1]}/x'\n    open(path, 'w').write(sys.argv[2])\n"
+    script += f"    os.rename(path, f'{{sys.argv[1]}}/{FIRST[:-2]}' + 'abcdefghijklmnopqrstuvwxyz234567'[number] + 'a')"
+    tamper(enemy, script, ann.root / "tasks" / "drop", line)
+    ann.environ["HOME"] = str(place / "home")
+    ann.run("work", "tasks", "--", "sh", "-c", "echo $DDMQ_HPC_MESSAGE >> $HOME/done")
+    assert (place / "home/done").read_text() == "good\n"
+    assert len(list((ann.root / "tasks/damaged").iterdir())) == 30
+
+
+@pytest.fixture
+def mounted(enemy: User, box: Path) -> Iterator[Path]:
+    """Something is mounted where the enemy dropped a directory, as he can have FUSE do."""
+    path = box / "drop" / FIRST
+    tamper(enemy, "os.mkdir(sys.argv[1])", path)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_name_that_cannot_be_moved_keeps_no_other(ann: User, stranger: User, box: Path, mounted: Path) -> None:
+    stranger.run("publish", "tasks", "dropped")
+    ann.run("publish", "tasks", "own")
+    assert {ann.run("pull", "tasks", "--format", "body").strip() for _ in range(2)} == {"own", "dropped"}
+    ann.run("clean", "tasks")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_sparse_file_costs_no_time(ann: User, stranger: User, enemy: User, box: Path, when: str) -> None:
+    """Before it is brought in, and after that."""
+    path = box / "drop" / "x"
+    grow = "os.truncate(handle, (64 << 20) - 1)"
+    script = f"""
+handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
+os.write(handle, b'{{"message":"x"}}\\n')
+{grow if when == "before" else ""}
+os.rename(sys.argv[1], f"{{os.path.dirname(sys.argv[1])}}/{FIRST}")
+print("there", flush=True)
+sys.stdin.readline()
+{grow if when == "after" else ""}
+"""
+    command = [*enemy._as, enemy.command()[0], "-c", "import os, sys\n" + script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"there\n"
+        ann.run("clean", "tasks")
+        process.communicate(b"\n", timeout=60)
+    stranger.run("publish", "tasks", "good")
+    assert ann.run("pull", "tasks", "--format", "body").strip() == "good"
+    assert "too-large" in ann.run("list", "tasks", "--state", "damaged")
+
+
+def test_the_owners_packs_may_be_large_in_a_box(ann: User, box: Path) -> None:
+    """What she publishes herself is no drop."""
+    ann.python("broker.publish_many('tasks', ['x' * 100_000] * 100)")
+    found = "n = 0\nwhile found := queue.take(32): n += len(found); queue.ack(found)\nprint(n)"
+    assert ann.python(found) == "100\n"
+    assert not list((box / "damaged").iterdir())
