@@ -13,6 +13,8 @@ from ddmq_hpc.identity import Owner, user_name
 from ddmq_hpc.names import DIRECTORIES
 from ddmq_hpc.trust import Trust
 
+#: Any line of a pack.
+_UNSIGNED = b'{"message":0}\n'
 _CODES = {errno.ENOSPC: "full", errno.EDQUOT: "quota", errno.EROFS: "read-only"}
 #: What is left where little is.
 _FEW_BYTES, _FEW_FILES = 16 << 20, 1000
@@ -31,12 +33,14 @@ def settings(sight: Sight) -> Reason | None:
 
 
 def keys(sight: Sight) -> Reason | None:
-    """Messages that have to be signed, and no key of this user that could: he can neither publish nor take."""
+    """Messages are to be signed, and this user has no key that could: he cannot publish, and take only where that is
+    not demanded."""
     try:
-        sight.queue.doubt(sight.settings)
+        sight.queue.signed(_UNSIGNED, sight.settings)
     except KeyFileError as error:
         fix = f"ls -ld {shlex.quote(error.path)}" if error.path else ""
-        return Reason("key", f"You ({sight.me}) can neither publish nor take: {error}.", fix, {"path": error.path})
+        cannot = "can neither publish nor take" if sight.settings.sign else "cannot publish"
+        return Reason("key", f"You ({sight.me}) {cannot}: {error}.", fix, {"path": error.path})
     return None
 
 

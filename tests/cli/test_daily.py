@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.main import COMMANDS
+from ddmq_hpc.operations import _TABLE
 
 
 @pytest.fixture(autouse=True)
@@ -246,6 +247,27 @@ def test_wrong_input_is_told_in_one_line_and_changes_nothing(run: Run, root: str
     done = run(*(root if arg == "ROOT" else arg for arg in args), code=None if args[0] == "json" else code)
     assert args[0] != "json" or (done.returncode, json.loads(done.stdout)["ok"]) == (code, False)
     assert counts(run, root) == {"ready": 0, "leased": 0, "delayed": 0, "dead": 0}
+
+
+def test_debug_shows_where_an_error_came_from_and_changes_no_exit_code(root: str) -> None:
+    for words, code in ((["status", root, "nope"], 4), (["publish", root, "q", "x", "--header", "bad"], 2)):
+        command = [COMMAND, "--debug", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code
+        assert "Traceback" in done.stderr and done.stderr.splitlines()[-1].startswith("ddmq-hpc: ")
+
+
+def test_what_comes_after_a_group_that_nobody_knows_is_told(run: Run, root: str) -> None:
+    told = run("publish", root, "q", "sum", "--after", "algin", "--after", "other").stderr
+    assert [line.split("'")[1] for line in told.splitlines()] == ["algin", "other"] and "nothing was published" in told
+    run("publish", root, "q", "one", "--group", "align")
+    assert run("publish", root, "q", "sum", "--after", "align").stderr == ""
+    assert run("publish", root, "q", "sum", "--after", "algin", "-q").stderr == ""
+
+
+def test_the_help_names_all_operations_by_json(run: Run) -> None:
+    told = " ".join(run("json", "--help").stdout.split()).partition("The commands: ")[2].partition(". ")[0]
+    assert told.split(", ") == sorted(_TABLE)
 
 
 def test_a_receipt_of_another_queue_is_refused(run: Run, root: str) -> None:

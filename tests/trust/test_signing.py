@@ -292,6 +292,15 @@ def test_why_nothing_runs_without_a_key(root: str, key: str) -> None:
     assert reasons[0]["code"] == "key" and key in reasons[0]["text"]
 
 
+def test_why_nobody_publishes_without_a_key_that_is_named(root: str, key: str, tmp_path: Path) -> None:
+    """It is not demanded, so what is there is taken."""
+    root = str(tmp_path / "another")
+    Broker(root, create=True).create_queue("tasks")
+    os.chmod(key, 0o644)
+    found = json.loads(command(root, "explain", "--format", "json", DDMQ_HPC_KEY_FILE=key))["reasons"]
+    assert found[0]["code"] == "key" and "cannot publish: key file" in found[0]["text"]
+
+
 # -- commands
 
 
