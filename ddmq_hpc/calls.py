@@ -92,9 +92,12 @@ class Calls:
         os.utime(path, follow_symlinks=False)
 
     def grant_directory(self, path: str, mode: int) -> None:
-        """Give a directory of one's own what it lacks of `mode`."""
+        """Give a new directory of one's own what it lacks of `mode`. EEXIST where it lacks some and something is in it:
+        who can write to the directory above could have put another one in its place."""
         handle = os.open(path, _DIRECTORY)
         try:
+            if S_IMODE(os.fstat(handle).st_mode) & mode != mode and os.listdir(handle):
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), path)
             _grant(handle, mode)
         finally:
             os.close(handle)

@@ -10,11 +10,11 @@ import os
 from datetime import datetime, timezone
 from typing import Any
 
+from ddmq_hpc.changing import change_settings
 from ddmq_hpc.errors import storage_error
 from ddmq_hpc.identity import user_name
 from ddmq_hpc.locks import locked
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.roots import change_settings
 from ddmq_hpc.settings import note
 
 _LOCK = "settings"

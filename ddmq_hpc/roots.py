@@ -1,17 +1,18 @@
-"""Roots and queues as directories: made, and given their settings."""
+"""Roots and queues as directories: how they are made."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Mapping
-from stat import S_IMODE, S_IRGRP, S_IROTH, S_IWGRP, S_IWOTH, S_IXGRP, S_IXOTH
+from stat import S_IMODE, S_IRGRP, S_IROTH, S_IXGRP, S_IXOTH
 from typing import TYPE_CHECKING, Any, Callable
 
+from ddmq_hpc import changing
 from ddmq_hpc import settings as _settings
-from ddmq_hpc.errors import LegacyQueue, SettingsError, UnfitDirectory, UsageError, storage_error
+from ddmq_hpc.errors import LegacyQueue, UnfitDirectory, UsageError, storage_error
 from ddmq_hpc.fs import NO_LINKS, Filesystem
-from ddmq_hpc.identity import group_name, token, user_name
+from ddmq_hpc.identity import group_name, token
 from ddmq_hpc.names import (
     CHECKUP,
     DIRECTORIES,
@@ -29,10 +30,6 @@ from ddmq_hpc.sharing import Sharing, drop_mode, is_for_everybody
 if TYPE_CHECKING:
     from ddmq_hpc.doctor import Report
 
-#: Whom settings trust counts only if nobody else can write them, whatever the umask.
-_SETTINGS_MODE = 0o644
-#: What to do about settings that would be believed for whose they are.
-_VOUCH = "nothing was changed, or it would count as yours: its owner can do it, or look at it and write it anew"
 #: What may stand in a root, or in a queue, that is being made.
 _BEGUN = frozenset({*DIRECTORIES, DROP, SETTINGS, CHECKUP} - {READY})
 #: What is in a root where some may only publish: they read its settings.
@@ -75,7 +72,7 @@ def make_root(
 def _write_root_settings(fs: Filesystem, root: str) -> None:
     text = f"{LAYOUT_KEY}: {_settings.LAYOUT}\n\n{_settings.example()}"
     path, settings = f"{root}/.settings-{token()}", f"{root}/{SETTINGS}"
-    fs.create(path, text.encode(), False, _SETTINGS_MODE)
+    fs.create(path, text.encode(), False, changing.MODE)
     try:
         fs.link_new(path, settings)  # False: another client was first
     except OSError as error:
@@ -101,7 +98,7 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
     if not os.path.lexists(paths.settings):
         _write_settings(fs, paths, settings)
     elif settings:
-        change_settings(fs, paths, settings)
+        changing.change_settings(fs, paths, settings)
     for name in reversed(DIRECTORIES):
         if not _make_directory(fs, f"{paths.top}/{name}") and sharing and fs.shared:
             fs.grant_directory(f"{paths.top}/{name}", fs.shared & 0o777)  # of one who died before that
@@ -189,62 +186,8 @@ def _parents(path: str) -> list[str]:
 def _write_settings(fs: Filesystem, paths: QueuePaths, values: Mapping[str, Any]) -> None:
     path = f"{paths.tmp}/settings-{token()}"
     text = _settings.dump(values) + ("\n" if values else "") + _settings.example()
-    fs.create(path, text.encode(), False, _SETTINGS_MODE)
+    fs.create(path, text.encode(), False, changing.MODE)
     fs.rename(path, paths.settings)
-
-
-def change_settings(fs: Filesystem, paths: QueuePaths, changes: Mapping[str, Any]) -> None:
-    """Change settings in a queue's file, None for those that shall not stand in it any more; the rest of it stays as it
-    is. The new file takes the old one's place at once, or not at all.
-
-    It is this user's then, but for root, who leaves it whose it was. Raises `SettingsError` for a file that is not
-    plain enough, and for what nobody but its owner may vouch for; OSError; then nothing was changed.
-    """
-    from ddmq_hpc.editing import edited
-
-    found, text = _settings_now(fs, paths)
-    after = edited(text, paths.settings, changes)
-    if after == text:
-        return
-    uid, mode = os.geteuid(), _SETTINGS_MODE
-    if found:
-        said = [name for name in _settings.VOUCHED if name in _settings.parse(text, paths.settings).keys() - changes]
-        if said and (why := _not_ours(fs, paths, found)):
-            raise SettingsError(paths.settings, f"{why} and has {said[0]}; {_VOUCH}")
-        uid, mode = (found.st_uid if uid == 0 else uid), found.st_mode & (0o777 if found.st_uid == uid else mode)
-    aside = f"{paths.tmp}/settings-{token()}"
-    fs.create_as(aside, after.encode(), mode, uid)
-    try:
-        fs.rename(aside, paths.settings)
-    finally:
-        fs.drop(aside)
-
-
-def _settings_now(fs: Filesystem, paths: QueuePaths) -> tuple[os.stat_result | None, str]:
-    """The text of a queue's file, and what stat says of the very file that has it; None where there is none."""
-    try:
-        found, data = fs.read_some(paths.settings, _settings.MOST_BYTES)
-    except FileNotFoundError:
-        return None, ""
-    if found.st_size > len(data):
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), paths.settings)
-    try:
-        return found, data.decode()
-    except UnicodeDecodeError:
-        raise SettingsError(paths.settings, "is not UTF-8, nothing was changed") from None
-
-
-def _not_ours(fs: Filesystem, paths: QueuePaths, found: os.stat_result) -> str:
-    """Why this user cannot vouch for what a settings file says: somebody else may have written it. Empty where nobody
-    can have, and for root, who leaves it whose it was."""
-    if found.st_nlink != 1:
-        return "has several hard links"
-    if os.geteuid() == 0:
-        return ""
-    if found.st_uid != os.geteuid():
-        return f"belongs to user {user_name(found.st_uid)}"
-    can_enter = fs.lstat(paths.top).st_mode & (S_IXGRP | S_IXOTH)
-    return "can be written by others" if can_enter and found.st_mode & (S_IWGRP | S_IWOTH) else ""
 
 
 def is_legacy(fs: Filesystem, paths: QueuePaths) -> bool:

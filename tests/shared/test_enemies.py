@@ -133,6 +133,25 @@ def test_no_directory_that_was_there_is_opened_to_the_group(ann: User, ben: User
     assert "File exists" in told and private.stat().st_mode & 0o777 == 0o700
 
 
+def test_no_directory_that_takes_the_place_of_a_new_one_is_opened(ann: User, ben: User, shared: Path) -> None:
+    """Say a private queue of hers in the same root, while she makes a directory for messages."""
+    ann.run("create", "private")
+    private = ann.root / "private"
+    moved = shared / "tmp" / "made-abcdefgh"
+    script = (
+        "from ddmq_hpc.calls import Calls\n"
+        "mkdir = Calls.mkdir\n"
+        "def swapped(self, path, mode=0o777):\n"
+        "    mkdir(self, path, mode)\n"
+        "    os.rmdir(path); os.rename(sys.argv[1], path); print(path)\n"  # as any member could at this moment
+        "Calls.mkdir = swapped\n"
+        "try: queue.fs.mkdir_granted(sys.argv[2], 0o770)\n"
+        "except FileExistsError: pass\n"
+    )
+    assert ann.python(script, str(private), str(moved)) == f"{moved}\n"
+    assert moved.stat().st_mode & 0o777 == 0o700 and (moved / "ddmq.yaml").exists()
+
+
 def test_records_of_jobs_are_never_for_others_to_write(
     ann: User, shared: Path, monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
