@@ -9,6 +9,7 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.criteria import Criteria
 from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.identity import Identity
+from ddmq_hpc.ids import whole
 from ddmq_hpc.messages import parse_json
 from ddmq_hpc.names import LISTED, STATES
 from ddmq_hpc.settings import priority_number
@@ -183,7 +184,10 @@ def _list(broker: Broker, values: dict[str, Any]) -> Any:
 
 def _show(broker: Broker, values: dict[str, Any]) -> Any:
     _only(values, "queue", "id")
-    return admin.show(broker.queue(values["queue"]), values["id"])
+    queue, ident = broker.queue(values["queue"]), values["id"]
+    if not isinstance(ident, str):
+        raise UsageError("id must be text")
+    return admin.show(queue, whole(queue, ident))
 
 
 _CHOICE = ("ids", "all", "exit_code", "host", "older_than", "newer_than", "match", "group")

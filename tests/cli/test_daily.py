@@ -265,6 +265,17 @@ def test_what_comes_after_a_group_that_nobody_knows_is_told(run: Run, root: str)
     assert run("publish", root, "q", "sum", "--after", "algin", "-q").stderr == ""
 
 
+def test_a_message_is_shown_by_the_beginning_of_its_id(run: Run, root: str) -> None:
+    ident = run("publish", root, "q", "x").stdout.strip()
+    for short in (ident, ident[:25]):
+        asked = json.dumps({"cmd": "show", "root": root, "queue": "q", "id": short})
+        assert json.loads(run("json", asked).stdout)["result"]["id"] == ident
+        assert json.loads(run("show", root, "q", short, "--format", "json").stdout)["id"] == ident
+    for bad, code in ((3, 2), ("nope", 4), (f"0{ident[1:]}", 4)):
+        asked = json.dumps({"cmd": "show", "root": root, "queue": "q", "id": bad})
+        assert run("json", asked, code=None).returncode == code
+
+
 def test_the_help_names_all_operations_by_json(run: Run) -> None:
     told = " ".join(run("json", "--help").stdout.split()).partition("The commands: ")[2].partition(". ")[0]
     assert told.split(", ") == sorted(_TABLE)
