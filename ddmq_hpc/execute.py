@@ -38,11 +38,12 @@ def execute(
     user, root and `users` could have written the message, `BadMessage` when the command names a field that it does not
     have, `CommandNotFound` or `CannotRun` when the command is to blame, and `LeaseLost` when somebody else has it now.
     """
-    trust = Trust(broker.queue(queue), users=users)
+    target = broker.queue(queue)
+    trust = Trust(target, users=users)
     trust.check_place()
     messages = broker.consume(queue, 1, wait, lease)
     if not messages:
-        raise NothingThere(f"nothing is ready in queue {queue!r}")
+        raise NothingThere(f"nothing is ready in queue {queue!r}{target.told_aside()}")
     try:
         trust.check_pack(messages[0])
     except Untrusted:

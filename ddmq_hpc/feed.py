@@ -14,8 +14,8 @@ from ddmq_hpc.idle import Backoff, Patience, Watch
 from ddmq_hpc.messages import Message
 from ddmq_hpc.queue import Queue
 from ddmq_hpc.room import Room
-from ddmq_hpc.stats import count_delayed
 from ddmq_hpc.units import human_memory
+from ddmq_hpc.waiting import hindrance, more_may_come, put_off
 from ddmq_hpc.window import Pace, Window
 
 UNTIL = ("empty", "drained", "forever")
@@ -278,11 +278,11 @@ class Feed:
             if self._appetite.until == "empty" and not self._busy() and not self._holds_back():
                 if was_busy:
                     return
-                self.end(f"nothing is ready{_put_off(self._queues)}")
+                self.end(f"nothing is ready{put_off(self._queues)}{self._told_aside()}")
             elif self._appetite.until == "drained" and not (
-                any(map(_has_more_to_come, self._queues)) or self._holds_back()
+                any(map(more_may_come, self._queues)) or self._holds_back()
             ):
-                self.end("the queue is drained")
+                self.end(f"the queue is drained{self._told_aside()}")
             elif self._appetite.idle_exit is not None and self._idle_for() >= self._appetite.idle_exit:
                 self.end("nothing came for a while")
             elif not self._window.has(self._pace.median):
@@ -298,9 +298,12 @@ class Feed:
         """Whether something is ready in a queue that is paused: it is not empty. Raises OSError."""
         return any(queue.taker.look_again() for queue in self._paused)
 
+    def _told_aside(self) -> str:
+        return "".join(queue.told_aside() for queue in self._queues)
+
     def _tell_of_hindrance(self) -> None:
         """Once, what keeps all that is left from being done, when two looks in a row found it. Raises OSError."""
-        before, self._hindrance = self._hindrance, _hindrance(self._queues)
+        before, self._hindrance = self._hindrance, hindrance(self._queues)
         if self._hindrance and self._hindrance == before != self._told_of_hindrance:
             self._told_of_hindrance = before
             self._tell(f"waiting for what does not come by itself: {before}; --idle-exit ends that")
@@ -319,32 +322,3 @@ class Feed:
 def _size(slots: int, memory: int | None) -> str:
     found = f"{slots} slot{'s' * (slots > 1)}"
     return f"{found} and {human_memory(memory)}" if memory else found
-
-
-def _put_off(queues: Sequence[Queue]) -> str:
-    """What a person should know who takes that for the end."""
-    count = sum(count_delayed(queue, []) for queue in queues)
-    if not count:
-        return ""
-    why = _hindrance(queues)
-    return f", {count} message{'s are' if count > 1 else ' is'} delayed" + (
-        f": {why}" if why else " (`--until drained` waits)"
-    )
-
-
-def _hindrance(queues: Sequence[Queue]) -> str:
-    """Why nothing more comes of the queues unless somebody does something; empty where something does. Raises
-    OSError."""
-    from ddmq_hpc.waiting import blocked  # which most workers never need
-
-    left = list(filter(_has_more_to_come, queues))
-    whys = list(map(blocked, left))
-    return "; ".join(whys) if all(whys) else ""
-
-
-def _has_more_to_come(queue: Queue) -> bool:
-    """Whether messages are leased or delayed: they may be ready again."""
-    fs, paths = queue.fs, queue.paths
-    return bool(fs.names(paths.leased)) or any(
-        fs.names(f"{paths.delayed}/{window}") for window in fs.directories(paths.delayed)
-    )

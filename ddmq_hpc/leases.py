@@ -6,6 +6,7 @@ messages are let go. What turns out to be lost only then is written down as `lat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, Callable
 
@@ -29,6 +30,8 @@ class Leases:
         self._paths = paths
         self._journal = journal
         self._reader = reader
+        #: Messages that were set aside, by the reason.
+        self.aside: Counter[str] = Counter()
 
     # -- hold on
 
@@ -138,6 +141,7 @@ class Leases:
                 return f"{self._paths.damaged}/{Dead(run.priority, part, reason).name}"
 
             self._settle(held, indexes, target)
+            self.aside[reason] += len(indexes)
 
     def _settle(self, held: Held, indexes: Collection[int], target: Callable[[Lease, Entry], str] | None) -> set[int]:
         """Let go of messages: to the path that `target` names for each range of them, or for good. Those that were

@@ -25,6 +25,7 @@ from ddmq_hpc.journal import Journal
 from ddmq_hpc.leases import Leases
 from ddmq_hpc.messages import NO_OPTIONS, LineEncoder, Message, Options
 from ddmq_hpc.names import (
+    DAMAGED,
     Lease,
     QueuePaths,
     message_id,
@@ -183,6 +184,11 @@ class Queue:
                     raise
                 break
         return leases, messages
+
+    def told_aside(self) -> str:
+        """What this client moved to damaged/ since it opened the queue, as the end of a sentence; empty if nothing."""
+        why = ", ".join(f"{count} {reason}" for reason, count in self._leases.aside.most_common())
+        return f"; set aside were {why}: see `{self.paths.command('list', '--state', DAMAGED)}`" if why else ""
 
     def _looks_empty(self, settings: Settings) -> bool:
         from ddmq_hpc.emptiness import looks_empty  # when there is something it is not looked for

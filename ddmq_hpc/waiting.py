@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import uniform
 from typing import Callable, Generic, Protocol, TypeVar
@@ -11,7 +12,7 @@ from ddmq_hpc.errors import NothingThere
 from ddmq_hpc.grouping import Group, overview
 from ddmq_hpc.names import check_group_name, parse_after
 from ddmq_hpc.queue import Queue
-from ddmq_hpc.stats import Stats, stats
+from ddmq_hpc.stats import Stats, count_delayed, stats
 
 #: Seconds between two looks, at first and at last.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -124,6 +125,32 @@ def blocked(queue: Queue, group: str | None = None) -> str:
     roots = [one for one in awaited if one.state in (groups.DEAD, groups.UNKNOWN)]
     return "; ".join(_hindrance(queue, root) for root in roots) or _circle(
         [one for one in awaited if one.state != groups.FINISHED]
+    )
+
+
+def more_may_come(queue: Queue) -> bool:
+    """Whether messages are leased or delayed: they may be ready again. Raises OSError."""
+    fs, paths = queue.fs, queue.paths
+    return bool(fs.names(paths.leased)) or any(
+        fs.names(f"{paths.delayed}/{window}") for window in fs.directories(paths.delayed)
+    )
+
+
+def hindrance(queues: Sequence[Queue]) -> str:
+    """Why nothing more comes of any of the queues, see `blocked`; empty where something may. Raises OSError."""
+    whys = [blocked(queue) for queue in queues if more_may_come(queue)]
+    return "; ".join(whys) if all(whys) else ""
+
+
+def put_off(queues: Sequence[Queue]) -> str:
+    """What a person should know who takes it for the end that nothing is ready, as the end of a sentence. Raises
+    OSError."""
+    count = sum(count_delayed(queue, []) for queue in queues)
+    if not count:
+        return ""
+    why = hindrance(queues)
+    return f", {count} message{'s are' if count > 1 else ' is'} delayed" + (
+        f": {why}" if why else " (`--until drained` waits)"
     )
 
 

@@ -37,9 +37,10 @@ def pull_command(given: tuple[str, ...], number: int, wait: float, lease: float 
     if shape == "shell" and number != 1:
         raise UsageError("--format shell gives one message at a time; leave out -n")
     broker = one_shot(root)
+    target = broker.queue(queue)
     messages = broker.consume(queue, number, wait, lease)
     if not messages:
-        raise NothingThere(f"nothing is ready in queue {queue!r}")
+        raise NothingThere(f"nothing is ready in queue {queue!r}{target.told_aside()}")
     _hand_out(broker, messages, shape)
 
 

@@ -301,6 +301,21 @@ def test_why_nobody_publishes_without_a_key_that_is_named(root: str, key: str, t
     assert found[0]["code"] == "key" and "cannot publish: key file" in found[0]["text"]
 
 
+@pytest.mark.parametrize("words", [("pull",), ("exec", "--", "true")])
+def test_who_finds_nothing_since_it_was_set_aside_is_told(root: str, stranger: Broker, words: tuple[str, ...]) -> None:
+    stranger.publish_many("tasks", range(3))
+    told = command(root, *words, code=3)
+    assert "nothing is ready in queue 'tasks'; set aside were 3 unsigned: see `ddmq-hpc list" in told
+    assert "set aside" not in command(root, *words, code=3)
+
+
+def test_a_worker_tells_what_it_set_aside(root: str, stranger: Broker) -> None:
+    for until in ("empty", "drained"):
+        stranger.publish("tasks", "evil")
+        told = command(root, "work", "--until", until, "--", "true")
+        assert "; set aside were 1 unsigned: see `ddmq-hpc list" in told
+
+
 # -- commands
 
 
