@@ -55,6 +55,8 @@ _RATIO = 8
 _PART = 8
 #: Records among which one that was written again is found, as in `attempts`.
 _WINDOW = 4096
+#: And bytes: lines of ours have hundreds.
+_WINDOW_BYTES = 64 << 20
 _BUFFER = 1 << 20
 
 
@@ -120,7 +122,7 @@ def _small(settings: Settings) -> int:
 def _finish(fs: Filesystem, paths: QueuePaths) -> None:
     """The third step of somebody who died before it."""
     names = fs.names(paths.journal)
-    for name in ledger.contained(fs, paths, names).intersection(names):
+    for name in ledger.contained(fs, paths, names, set(names)):
         if retired_from(name) or parse_packed_journal(name):
             fs.drop(f"{paths.journal}/{name}")
 
@@ -231,7 +233,7 @@ def _pack(fs: Filesystem, paths: QueuePaths, files: Sequence[_File]) -> int:
 def _write(fs: Filesystem, paths: QueuePaths, aside: str, names: Sequence[str]) -> None:
     """What these files have as one, on the disk. Raises OSError, when a part of them cannot be read, too."""
     there = set(fs.names(paths.journal))
-    contains = {*names, *(ledger.contained(fs, paths, names) & there)}
+    contains = {*names, *ledger.contained(fs, paths, names, there)}
     handle = fs.create_open(aside, b"")
     try:
         with io.BufferedWriter(_Appending(fs, handle), _BUFFER) as to, gzip.GzipFile("", "wb", 6, to, 0) as packed:
@@ -273,16 +275,21 @@ def _content(fs: Filesystem, paths: QueuePaths, names: Sequence[str]) -> Iterato
 def _once(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Lines without those that are repeated, and without outcomes that were taken back as they were told. What takes
     back a part of one stays for readers to see."""
-    waiting: OrderedDict[tuple[str, ...], list[bytes]] = OrderedDict()
+    waiting: OrderedDict[tuple[str, ...], dict[bytes, None]] = OrderedDict()
+    count = size = 0  # of what waits
     for line in lines:
         told, is_late = _what(line)
-        if is_late and waiting.pop(told, []):
+        if is_late and (taken_back := waiting.pop(told, {})):
+            count, size = count - len(taken_back), size - sum(map(len, taken_back))
             continue
-        same = waiting.setdefault((*told, "late") if is_late else told, [])
+        same = waiting.setdefault((*told, "late") if is_late else told, {})
         if line not in same:
-            same.append(line)
-        if len(waiting) > _WINDOW:
-            yield from waiting.popitem(last=False)[1]
+            same[line] = None
+            count, size = count + 1, size + len(line)
+        while count > _WINDOW or size > _WINDOW_BYTES:
+            _, ready = waiting.popitem(last=False)
+            count, size = count - len(ready), size - sum(map(len, ready))
+            yield from ready
     yield from chain.from_iterable(waiting.values())
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from stat import S_IMODE, S_ISDIR, S_ISREG
 from typing import Callable
@@ -182,12 +184,13 @@ class Calls:
         return self._open_kept(path, _APPEND & ~os.O_WRONLY | os.O_RDWR)
 
     def _open_kept(self, path: str, flags: int) -> int:
-        if self.shared is None:
-            return os.open(path, flags, 0o666)
-        mode = 0o666 & self.shared
+        """ENODEV for what is no file: a FIFO that somebody planted would take all that is written."""
+        mode = 0o666 if self.shared is None else 0o666 & self.shared
         handle = os.open(path, flags, mode)
         try:
-            _grant(handle, mode)
+            _regular(handle, path)
+            if self.shared is not None:
+                _grant(handle, mode)
         except BaseException:
             os.close(handle)
             raise
@@ -253,6 +256,17 @@ class Calls:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+    @contextmanager
+    def held(self, directory: str) -> Iterator[str]:
+        """A path by which that very directory is reached in the `with` block, whatever takes its name meanwhile. Where
+        there is no /proc: its path."""
+        handle = self.hold_directory(directory)
+        try:
+            path = f"/proc/self/fd/{handle}/."  # the dot: links are not followed at the end of a path
+            yield path if os.path.isdir(path) else directory
+        finally:
+            self.close(handle)
 
     def hold_directory(self, path: str) -> int:
         """A directory held open, for `list_held` until `close`."""

@@ -31,7 +31,7 @@ def files(fs: Filesystem, paths: QueuePaths) -> list[str]:
     """The names of all files with lines, the compressed ones first, without those that are contained in others. Raises
     OSError."""
     names = fs.names(paths.journal)
-    return _in_order(set(names) - contained(fs, paths, names))
+    return _in_order(set(names) - contained(fs, paths, names, set(names)))
 
 
 def _in_order(names: Collection[str]) -> list[str]:
@@ -39,12 +39,12 @@ def _in_order(names: Collection[str]) -> list[str]:
     return [*packed, *sorted(filter(retired_from, names)), *sorted(filter(is_journal, names))]
 
 
-def contained(fs: Filesystem, paths: QueuePaths, names: Iterable[str]) -> set[str]:
-    """The names of the files that those of `names` contain which are compressed."""
+def contained(fs: Filesystem, paths: QueuePaths, names: Iterable[str], there: set[str]) -> set[str]:
+    """The names of the files that are `there` and that those of `names` contain which are compressed."""
     found: set[str] = set()
     for name in filter(parse_packed_journal, names):
         told = _value(next(as_far_as_possible(lines(fs, f"{paths.journal}/{name}")), b""), _CONTAINS)
-        found.update(map(str, told) if isinstance(told, list) else ())
+        found.update(there.intersection(map(str, told)) if isinstance(told, list) else ())
     return found
 
 

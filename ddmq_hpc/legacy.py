@@ -14,6 +14,7 @@ from typing import Any
 
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import BadMessage, DdmqError, NotFound, UsageError
+from ddmq_hpc.identity import token
 from ddmq_hpc.messages import parse_json
 from ddmq_hpc.names import LEGACY_WORK, SETTINGS, is_queue_name
 from ddmq_hpc.settings import _ALIASES, FIELDS, parse
@@ -167,11 +168,14 @@ def _options(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _keep(path: str, broker: Broker, queue: str) -> None:
-    """A copy of what could not be read, for a person to look at."""
-    from shutil import copyfile
-
-    target = f"{broker.queue(queue).paths.damaged}/{os.path.basename(path)}"
+    """A copy of what could not be read, for a person to look at. What stands at its name, say a link, is replaced, and
+    whoever can write to the queue can write to the copy: what others chose the text of is nothing that only this user
+    can have written."""
+    target = broker.queue(queue)
+    fs, paths = target.fs, target.paths
+    aside = paths.in_tmp(f"import-{token()}")
     try:
-        copyfile(path, target, follow_symlinks=False)
+        fs.create(aside, target.reader.content(path), False)
+        fs.rename(aside, f"{paths.damaged}/{os.path.basename(path)}")
     except OSError:
-        pass  # it is still where it was, and in the report
+        fs.drop(aside)  # it is still where it was, and in the report

@@ -7,8 +7,10 @@ there: links are not followed, an index is believed only as far as its log goes.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from stat import S_ISDIR
 from typing import Any, Callable
 
@@ -99,26 +101,42 @@ def of_failed(queue: Queue, most: int | None = None) -> Iterator[tuple[str, Atte
     """The messages, at `most` so many, whose last attempt failed or was lost, the last one last, with that attempt and
     its output as far as some was kept. Raises `StorageError`."""
     try:
-        for ident, attempt in _failed(queue)[-(most or 0) :]:
+        for ident, attempt in deque(_failed(queue), most) if most else _failed(queue):
             yield ident, attempt, _of_attempt(queue, ident, attempt.number, [attempt])
     except OSError as error:
         raise queue.trouble(error, "look for the output of tasks") from error
 
 
-def _failed(queue: Queue) -> list[tuple[str, Attempt]]:
-    """(message id, its last attempt) where that failed. Two readings, so that those that did not take no memory."""
-    last: dict[tuple[str, int], Attempt] = {}
+def _failed(queue: Queue) -> Iterator[tuple[str, Attempt]]:
+    """(message id, its last attempt) where that failed. Two readings, so that those that did not take no memory; of the
+    others a pack is a list by index."""
+    last: dict[str, list[Attempt | None]] = {}
     for attempt in attempts.attempts(queue):
         if attempt.state in _FAILURES:
+            known = last.setdefault(attempt.pack, [])
+            known += [None] * (attempt.stop - len(known))
             for index in range(attempt.first, attempt.stop):
-                key = attempt.pack, index
-                last[key] = max(last.get(key, attempt), attempt, key=_order)
+                known[index] = max(known[index] or attempt, attempt, key=_order)
     for attempt in attempts.attempts(queue):
-        for index in range(attempt.first, attempt.stop):
-            before = last.get((attempt.pack, index))
+        known = last.get(attempt.pack, [])
+        for index in range(attempt.first, min(attempt.stop, len(known))):
+            before = known[index]
             if before is not None and _order(attempt) > _order(before):
-                del last[attempt.pack, index]
-    return [(message_id(*key), attempt) for key, attempt in sorted(last.items(), key=lambda pair: pair[1].ended)]
+                known[index] = None
+    runs = ((pack, *run) for pack, known in last.items() for run in _runs(known))
+    for pack, first, attempt, count in sorted(runs, key=lambda run: run[2].ended):
+        for index in range(first, first + count):
+            yield message_id(pack, index), attempt
+
+
+def _runs(known: list[Attempt | None]) -> Iterator[tuple[int, Attempt, int]]:
+    """Where a pack has one attempt for several messages in a row: the first of them, the attempt, how many."""
+    at = 0
+    for attempt, group in groupby(known):
+        count = len(list(group))
+        if attempt is not None:
+            yield at, attempt, count
+        at += count
 
 
 def _order(attempt: Attempt) -> tuple[float, int]:

@@ -11,7 +11,7 @@ import os
 from typing import Protocol
 
 from ddmq_hpc.errors import UsageError
-from ddmq_hpc.fs import Filesystem
+from ddmq_hpc.fs import NO_FILE, Filesystem
 from ddmq_hpc.names import QueuePaths
 from ddmq_hpc.tasks import Task
 
@@ -78,7 +78,14 @@ class FileOutput:
         fs.make_directory(paths.logs)
 
     def open(self, task: Task) -> int:
-        return self._fs.open_log(self._paths.in_logs(f"{task.message.id}.{task.message.attempt}"))
+        path = self._paths.in_logs(f"{task.message.id}.{task.message.attempt}")
+        try:
+            return self._fs.open_log(path)
+        except OSError as error:
+            is_of_the_name = error.errno in NO_FILE or (isinstance(error, PermissionError) and self._fs.is_there(path))
+            if not is_of_the_name:
+                raise
+            return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # somebody planted something there
 
     def trim(self, handle: int) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +28,12 @@ def replaced(path: str, mode: int | None = None) -> Iterator[IO[str]]:
             with open(aside, "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 yield file
                 file.flush()
+                if mode is not None or before is not None:
+                    os.fchmod(file.fileno(), before or 0 if mode is None else mode)
                 os.fsync(file.fileno())  # NFS says only now that the disk is full
-            if mode is not None or before is not None:
-                os.chmod(aside, before or 0 if mode is None else mode)
+                made = os.fstat(file.fileno())
+            if not os.path.samestat(made, os.lstat(aside)):  # others can write to the directory
+                raise OSError(errno.EBUSY, "somebody changed it meanwhile")
             os.replace(aside, target)
         finally:
             _remove(aside)
@@ -39,14 +43,14 @@ def replaced(path: str, mode: int | None = None) -> Iterator[IO[str]]:
 
 
 def _mode(path: str) -> int | None:
-    """The permissions of the file that is there; None where there is none."""
+    """The permissions of the file that is there, of another user's none to write; None where there is none."""
     try:
-        found = os.stat(path).st_mode
+        found = os.stat(path)
     except FileNotFoundError:
         return None
-    if not S_ISREG(found):
+    if not S_ISREG(found.st_mode):
         raise UsageError(f"{path} is no regular file; write to it by `-o - > {path}`")
-    return found & 0o777
+    return found.st_mode & (0o777 if found.st_uid == os.geteuid() else 0o755)
 
 
 def _remove(path: str) -> None:

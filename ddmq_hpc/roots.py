@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from stat import S_IMODE, S_IRGRP, S_IROTH, S_IXGRP, S_IXOTH
+from stat import S_IMODE, S_IRGRP, S_IROTH, S_ISLNK, S_IXGRP, S_IXOTH
 from typing import TYPE_CHECKING, Any, Callable
 
 from ddmq_hpc import changing
 from ddmq_hpc import settings as _settings
 from ddmq_hpc.errors import LegacyQueue, UnfitDirectory, UsageError, storage_error
 from ddmq_hpc.fs import NO_LINKS, Filesystem
-from ddmq_hpc.identity import group_name, token
+from ddmq_hpc.identity import group_name, token, user_name
 from ddmq_hpc.names import (
     CHECKUP,
     DIRECTORIES,
@@ -21,8 +21,9 @@ from ddmq_hpc.names import (
     LEGACY_WORK,
     READY,
     SETTINGS,
+    TMP,
     QueuePaths,
-    is_leftover,
+    is_probe,
     is_queue_name,
 )
 from ddmq_hpc.sharing import Sharing, drop_mode, is_for_everybody
@@ -30,8 +31,10 @@ from ddmq_hpc.sharing import Sharing, drop_mode, is_for_everybody
 if TYPE_CHECKING:
     from ddmq_hpc.doctor import Report
 
-#: What may stand in a root, or in a queue, that is being made.
-_BEGUN = frozenset({*DIRECTORIES, DROP, SETTINGS, CHECKUP} - {READY})
+#: What may stand in a queue that is being made.
+_BEGUN = frozenset({*DIRECTORIES, DROP, SETTINGS} - {READY})
+#: What the settings of a root are written as before they are in place.
+_SETTINGS_ASIDE = ".settings-"
 #: What is in a root where some may only publish: they read its settings.
 _READABLE = 0o755
 
@@ -59,7 +62,7 @@ def make_root(
                 fs.remove_empty(root)
             raise
         if sharing and not was_there:
-            _share(fs, root, sharing)
+            _share(fs, root, sharing, _is_of_begun_root)
         drops = sharing is not None and drop_mode(sharing.mode) is not None
         fs = fs.granting(_READABLE) if drops else fs.below(root, root)
         _write_root_settings(fs, root)
@@ -71,7 +74,7 @@ def make_root(
 
 def _write_root_settings(fs: Filesystem, root: str) -> None:
     text = f"{LAYOUT_KEY}: {_settings.LAYOUT}\n\n{_settings.example()}"
-    path, settings = f"{root}/.settings-{token()}", f"{root}/{SETTINGS}"
+    path, settings = f"{root}/{_SETTINGS_ASIDE}{token()}", f"{root}/{SETTINGS}"
     fs.create(path, text.encode(), False, changing.MODE)
     try:
         fs.link_new(path, settings)  # False: another client was first
@@ -88,10 +91,10 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
 
     What a full disk or a kill leaves is no queue to anybody, since `ready` is made last; the next call completes it.
     """
-    if not _make_directory(fs, paths.top, 0o700) and is_legacy(fs, paths):
-        raise LegacyQueue(paths.root, paths.queue)
+    if not _make_directory(fs, paths.top, 0o700):
+        _demand_ours(fs, paths)
     if sharing:
-        _share(fs, paths.top, sharing)
+        _share(fs, paths.top, sharing, _is_of_begun_queue)
         _make_drop(fs, paths, sharing)
     fs = fs.below(paths.top, paths.tmp)
     _make_directory(fs, paths.tmp)
@@ -104,6 +107,19 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
             fs.grant_directory(f"{paths.top}/{name}", fs.shared & 0o777)  # of one who died before that
 
 
+def _demand_ours(fs: Filesystem, paths: QueuePaths) -> None:
+    """Raise ELOOP for a link in place of a queue, `LegacyQueue`, and `UsageError` for a directory in which another user
+    could see, or change, whatever is put into it."""
+    found = fs.lstat(paths.top)
+    if S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), paths.top)
+    if is_legacy(fs, paths):
+        raise LegacyQueue(paths.root, paths.queue)
+    if found.st_uid != os.geteuid() and not set(DIRECTORIES).issubset(fs.directories(paths.top)):
+        owner = user_name(found.st_uid)
+        raise UsageError(f"{paths.top} is there, and belongs to user {owner}: nothing was made; give another name")
+
+
 def _make_directory(fs: Filesystem, path: str, mode: int = 0o755) -> bool:
     try:
         fs.mkdir(path, mode) if fs.shared is None else fs.mkdir_granted(path, fs.shared & 0o777)
@@ -112,13 +128,13 @@ def _make_directory(fs: Filesystem, path: str, mode: int = 0o755) -> bool:
     return True
 
 
-def _share(fs: Filesystem, path: str, sharing: Sharing) -> None:
-    """Of a directory that was just made, or begun to be: EEXIST when something else is in it, since in a directory that
+def _share(fs: Filesystem, path: str, sharing: Sharing, is_begun: Callable[[list[str]], bool]) -> None:
+    """Of a directory that was just made, or begun to be: EEXIST when it has anything else, since in a directory that
     others may write to they could have put another one of this user's in its place."""
     handle = fs.hold_directory(path)
     try:
-        if others := sorted(name for name in fs.list_held(handle) if not _is_begun_with(name)):
-            raise OSError(errno.EEXIST, f"it is not new, it has {others[0]!r}", path)
+        if not is_begun(fs.list_held(handle)):
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         found = fs.share_held(handle, sharing.group, sharing.mode)
     finally:
         fs.close(handle)
@@ -127,9 +143,13 @@ def _share(fs: Filesystem, path: str, sharing: Sharing) -> None:
         raise PermissionError(errno.EPERM, f"mode {sharing.mode:04o} cannot be set for group {group}", path)
 
 
-def _is_begun_with(name: str) -> bool:
-    """Whether a name is one that a root or a queue may have while it is made."""
-    return name in _BEGUN or name.startswith(".") or is_leftover(name)
+def _is_of_begun_root(names: list[str]) -> bool:
+    return all(name in (SETTINGS, CHECKUP) or name.startswith(_SETTINGS_ASIDE) or is_probe(name) for name in names)
+
+
+def _is_of_begun_queue(names: list[str]) -> bool:
+    """`tmp`, or a drop box, is made first, and `ready` last."""
+    return not names or (bool({TMP, DROP}.intersection(names)) and _BEGUN.issuperset(names))
 
 
 def _make_drop(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
@@ -140,7 +160,7 @@ def _make_drop(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
         return
     _make_directory(fs, paths.drop, 0o700)
     try:
-        _share(fs, paths.drop, Sharing(sharing.group, mode))
+        _share(fs, paths.drop, Sharing(sharing.group, mode), lambda names: not names)
     except PermissionError:
         found = S_IMODE(fs.lstat(paths.drop).st_mode)
         for path in (paths.drop, paths.top):

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ddmq_hpc.errors import SchedulerError
@@ -80,7 +80,8 @@ def write(queue: Queue, record: Record) -> None:
     """Keep a record, put in place at once. Raises OSError."""
     fs, paths = queue.fs, queue.paths
     source = f"{paths.tmp}/job-{token()}"
-    fs.create(source, json.dumps(asdict(record)).encode() + b"\n", False, _MODE)
+    text = json.dumps({**asdict(record), "place": _place_of(queue)})
+    fs.create(source, text.encode() + b"\n", False, _MODE)
     fs.claim(source, f"{paths.workers}/{submission_name(record.label)}")
 
 
@@ -89,6 +90,7 @@ def records(queue: Queue) -> list[Record]:
     fs, paths = queue.fs, queue.paths
     fs.refresh(paths.workers)
     found: list[Record] = []
+    place = _place_of(queue)
     for name in fs.names(paths.workers):
         label = parse_submission(name)
         if label is None:
@@ -101,23 +103,23 @@ def records(queue: Queue) -> list[Record]:
                 continue
             raise
         mine = status.st_uid == os.geteuid() and not status.st_mode & 0o022
-        record = _parse(data, mine)
+        record = _parse(data, place if mine else None)
         if record and record.label == label:
-            found.append(_of_queue(record, queue.name))
+            found.append(record)
     return sorted(found, key=lambda record: (record.at, record.label))
 
 
-def _of_queue(record: Record, name: str) -> Record:
-    """A record that somebody moved here from another queue is counted; nothing was asked for in it for this one."""
-    is_meant = record.request and name in record.request.queues
-    return record if is_meant else replace(record, request=None)
+def _place_of(queue: Queue) -> int:
+    """What tells a queue from all others of its file system, of the same name, too: on every host the same number."""
+    return queue.fs.lstat(queue.paths.top).st_ino
 
 
 def remove(queue: Queue, record: Record) -> None:
     queue.fs.drop(f"{queue.paths.workers}/{submission_name(record.label)}")
 
 
-def _parse(data: bytes, mine: bool) -> Record | None:
+def _parse(data: bytes, place: int | None) -> Record | None:
+    """What was asked for counts where that was written for the queue at `place`: somebody may have moved the record."""
     try:
         found = json.loads(data)
         record = Record(
@@ -127,7 +129,7 @@ def _parse(data: bytes, mine: bool) -> Record | None:
             at=float(found["at"]),
             by=str(found["by"]),
             group=str(found["group"]),
-            request=_request(found.get("request")) if mine else None,
+            request=_request(found.get("request")) if place and found.get("place") == place else None,
         )
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None

@@ -227,23 +227,23 @@ class Sweeper:
     def remove_leftovers(self) -> int:
         """Remove what clients that died left in tmp more than an hour ago; how many files. A published key's pack that
         was not yet placed is none: the caller of `clean` places it."""
-        fs, paths = self._fs, self._paths
-        now = fs.now(paths.tmp)
-        removed = 0
-        for name in fs.names(paths.tmp):
-            path = f"{paths.tmp}/{name}"
-            try:
-                found = fs.lstat(path)
-            except OSError:
-                continue
-            if not is_leftover(name) or now - found.st_mtime < LEFTOVER_SECONDS:
-                continue
-            if S_ISDIR(found.st_mode):
-                fs.remove_tree(path)
-                removed += 1
-            elif found.st_nlink == 1 or (found.st_nlink == 2 and self._is_of_group(path, name)):
-                removed += fs.drop(path)
-        return removed
+        now = self._fs.now(self._paths.tmp)
+        with self._fs.held(self._paths.tmp) as tmp:  # a link to elsewhere could take its name
+            return sum(self._remove_leftover(tmp, name, now) for name in filter(is_leftover, self._fs.names(tmp)))
+
+    def _remove_leftover(self, tmp: str, name: str, now: float) -> bool:
+        fs, path = self._fs, f"{tmp}/{name}"
+        try:
+            found = fs.lstat(path)
+        except OSError:
+            return False
+        if now - found.st_mtime < LEFTOVER_SECONDS:
+            return False
+        if S_ISDIR(found.st_mode):
+            fs.remove_tree(path)
+            return True
+        of_nobody = found.st_nlink == 1 or (found.st_nlink == 2 and self._is_of_group(path, name))
+        return of_nobody and fs.drop(path)
 
     def _is_of_group(self, path: str, name: str) -> bool:
         """Whether a pack that was never put in its place was to be one of a group, which has a link to it."""

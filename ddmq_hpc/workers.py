@@ -134,7 +134,7 @@ def list_workers(queue: Queue) -> list[WorkerInfo]:
     """The registered workers, oldest first, but those that are dead or silent for more than an hour. What one that is
     gone told of its task is left out once another works on that. Raises OSError."""
     now = queue.fs.now(queue.paths.tmp)
-    found = [info for _, info in _registered(queue) if info and not _is_past(info, now)]
+    found = [info for _, info in _registered(queue, queue.paths.workers) if info and not _is_past(info, now)]
     return sorted(_without_earlier_attempts(found), key=lambda info: (info.since, info.id))
 
 
@@ -149,16 +149,16 @@ def _without_earlier_attempts(found: Sequence[WorkerInfo]) -> Iterable[WorkerInf
         yield info if len(tasks) == len(info.tasks) else replace(info, tasks=tasks)
 
 
-def _registered(queue: Queue) -> Iterable[tuple[str, WorkerInfo | None]]:
-    """(id, registration) of all files that are named as one; None for the registration where it is none."""
-    fs, paths = queue.fs, queue.paths
-    now = fs.now(paths.tmp)
-    for name in fs.names(paths.workers):
+def _registered(queue: Queue, place: str) -> Iterable[tuple[str, WorkerInfo | None]]:
+    """(id, registration) of all files in `place` that are named as one; None for the registration where it is none."""
+    fs = queue.fs
+    now = fs.now(queue.paths.tmp)
+    for name in fs.names(place):
         parsed = parse_worker_file(name)
         if parsed is None or parsed[1] != "json":
             continue
         try:
-            found, data = fs.read_some(f"{paths.workers}/{name}", MOST_BYTES)
+            found, data = fs.read_some(f"{place}/{name}", MOST_BYTES)
         except OSError:
             continue  # gone meanwhile, or a link, a directory, not for us to read
         info = decode(parsed[0], data)
@@ -206,22 +206,25 @@ def forget(queue: Queue) -> int:
 
     A worker that is alive all the same registers anew with its next sign of life.
     """
-    fs, paths = queue.fs, queue.paths
-    now = fs.now(paths.tmp)
+    with queue.fs.held(queue.paths.workers) as place:  # a link to elsewhere could take its name
+        return _forget(queue, place, queue.fs.now(queue.paths.tmp))
+
+
+def _forget(queue: Queue, place: str, now: float) -> int:
     kept, removed = set(), 0
-    for ident, info in _registered(queue):
-        path = paths.in_workers(ident)
+    for ident, info in _registered(queue, place):
+        path = f"{place}/{ident}.json"
         if info is None and _age(queue, path, now) < FORGET_SECONDS:
             continue  # perhaps of a newer version
         if info is None or info.alive == "no" or _is_past(info, now):
-            removed += fs.drop(path)
+            removed += queue.fs.drop(path)
         else:
             kept.add(ident)
-    for name in fs.names(paths.workers):
+    for name in queue.fs.names(place):
         parsed = parse_worker_file(name)
         if parsed and parsed[1] == "stop" and parsed[0] not in kept:
-            path = f"{paths.workers}/{name}"
-            removed += _age(queue, path, now) > FORGET_SECONDS and fs.drop(path)
+            path = f"{place}/{name}"
+            removed += _age(queue, path, now) > FORGET_SECONDS and queue.fs.drop(path)
     return removed
 
 

@@ -103,10 +103,19 @@ def follow(meeting: Meeting) -> None:
             half = _HALVES.get(asked.pop("do"))
             if half is None:
                 return
+            _demand_inside(f"{meeting.probe.path}/{leader.name}/", asked)
             meeting.say(f"answer-{number}", half(meeting, kept, **asked))
     finally:
         if "handle" in kept:
             meeting.probe.fs.close(kept["handle"])
+
+
+def _demand_inside(place: str, asked: dict[str, Any]) -> None:
+    """Raises `Lost` for a question about a directory that is not in that place."""
+    for name in ("directory", "held", "missing"):
+        path = asked.get(name, place)
+        if not isinstance(path, str) or not path.startswith(place) or ".." in path.split("/"):
+            raise Lost("the first of them asked for something outside of its directory")
 
 
 class _Leader:

@@ -120,14 +120,15 @@ def _polls(probe: Probe, directory: str, patience: float) -> Iterator[None]:
 
 
 def _is_ours(probe: Probe, name: str, owner: int) -> bool:
-    """A directory of this user's own, not a link that somebody put there."""
+    """A directory of this user's own that nobody else can enter, not a link, or another of his, that somebody put
+    there."""
     try:
         found = probe.fs.lstat(f"{probe.path}/{name}")
     except OSError as error:
         if error.errno in GONE:
             return False
         raise
-    return S_ISDIR(found.st_mode) and found.st_uid == owner
+    return S_ISDIR(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077
 
 
 def _member(probe: Probe, name: str, count: int) -> Member | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISVTX, S_IWGRP, S_IWOTH
 from typing import Callable, NamedTuple
 
 from ddmq_hpc.doctor.findings import FAILURE, OK, WARNING, Finding
@@ -73,9 +73,11 @@ def probe_directory(fs: Filesystem, path: str) -> Iterator[Probe]:
 
 
 def leftovers(probe: Probe) -> Finding:
-    """Remove what doctors of this user left that were killed an hour ago or more. Links are not followed."""
+    """Remove what doctors of this user left that were killed an hour ago or more. Links are not followed, and where
+    others can give another directory of his such a name nothing is removed."""
     fs = probe.fs
-    mine = fs.lstat(probe.place)
+    mine, above = fs.lstat(probe.place), fs.lstat(probe.path)
+    is_ours_alone = bool(above.st_mode & S_ISVTX) or not above.st_mode & (S_IWGRP | S_IWOTH)
     removed = kept = 0
     for name in fs.names(probe.path):
         path = f"{probe.path}/{name}"
@@ -85,13 +87,14 @@ def leftovers(probe: Probe) -> Finding:
             found = fs.lstat(path)
         except OSError:
             continue
-        if not S_ISDIR(found.st_mode) or found.st_uid != mine.st_uid:
+        is_old = mine.st_mtime - found.st_mtime > LEFT_SECONDS
+        if not S_ISDIR(found.st_mode) or found.st_uid != mine.st_uid or (is_old and not is_ours_alone):
             kept += 1
-        elif mine.st_mtime - found.st_mtime > LEFT_SECONDS:
+        elif is_old:
             fs.remove_tree(path)
             removed += 1
     if kept:
-        measured = f"{kept} names like those of this check that are no directories of yours, left alone"
-        meaning = "Somebody put them here; links are not followed."
-        return Finding("leftovers", WARNING, measured, meaning, "Look with ls -la whose they are.")
+        measured = f"{kept} names like those of this check, left alone"
+        meaning = "Somebody put them here; or a check of yours was killed, which cannot be told where others can write."
+        return Finding("leftovers", WARNING, measured, meaning, "Look with ls -la whose they are, and what is in them.")
     return Finding("leftovers", OK, f"{removed} removed", "Of checks that were killed an hour ago or more.")

@@ -45,7 +45,7 @@ _DELAY_WINDOW = 64_000
 #: The same for finished messages, in milliseconds: few directories for weeks of them.
 _DONE_WINDOW = 1_024_000
 #: How names in tmp/ begin, besides those of packs.
-_IN_TMP = ("explain-", "group-", "job-", "journal-", "lock-", "made-", "report-", "settings-", "workers-")
+_IN_TMP = ("explain-", "group-", "import-", "job-", "journal-", "lock-", "made-", "report-", "settings-", "workers-")
 #: Ends of the names of files with records, and of those that are compressed.
 JOURNAL_END, _PACKED_END = ".jsonl", ".jsonl.gz"
 _RETIRED = "retired."

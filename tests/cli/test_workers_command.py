@@ -58,7 +58,7 @@ def test_nobody_works(run: Run, root: str) -> None:
     assert json.loads(run("workers", "--format", "json", root, "q").stdout)["workers"] == []
     run("workers", root, "r", code=4)
     run("workers", "stop", root, "q", "node", code=4)
-    assert run("workers", "stop", root, "q", "all").stdout == ""
+    assert run("workers", "stop", root, "q", "all").stdout == "no workers\n"
 
 
 def test_stop(run: Run, root: str, workers: list[Registration]) -> None:

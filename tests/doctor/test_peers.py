@@ -18,6 +18,9 @@ from test_findings import LUSTRE, found
 
 from ddmq_hpc import doctor
 from ddmq_hpc.doctor import Report
+from ddmq_hpc.doctor.crossing import follow
+from ddmq_hpc.doctor.meeting import Lost, Meeting, Member, _is_ours
+from ddmq_hpc.doctor.probing import probe_directory
 from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.mounts import Mount
 from ddmq_hpc.names import is_probe
@@ -53,6 +56,43 @@ def test_they_meet_and_one_prints(tmp_path: Path, count: int) -> None:
     assert {check: verdicts.get(check) for check in CROSSING} == dict.fromkeys(CROSSING, "ok"), report
     assert sum("printed by the doctor on another host" in err for _, err, _ in ended) == count - 1
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"do": "race", "kind": "rename", "directory": "ELSEWHERE", "rounds": 3, "start": 0.0},
+        {"do": "race", "kind": "create", "directory": "LEADER/../elsewhere", "rounds": 3, "start": 0.0},
+        {"do": "hold", "held": "ELSEWHERE", "missing": "LEADER/x"},
+    ],
+)
+def test_nobody_does_what_is_asked_outside_of_the_leaders_directory(tmp_path: Path, asked: dict[str, Any]) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for number in range(3):
+        (elsewhere / str(number)).touch()
+    fs, leader = Filesystem(str(tmp_path)), tmp_path / ".ddmq-hpc-doctor-aaaaaaaa"
+    leader.mkdir(0o700)
+    with probe_directory(fs, str(tmp_path)) as probe:
+        members = [Member(0, leader.name, "h", "k"), Member(1, probe.place.rpartition("/")[2], "h", "k")]
+        replaced = {"ELSEWHERE": str(elsewhere), "LEADER": str(leader)}
+        for name, value in asked.items():
+            for word, path in replaced.items():
+                asked[name] = asked[name].replace(word, path) if isinstance(asked[name], str) else value
+        (leader / "ask-0-1").write_text(json.dumps(asked))
+        with pytest.raises(Lost, match="outside"):
+            follow(Meeting(probe, tuple(members), members[1]))
+    assert sorted(os.listdir(elsewhere)) == ["0", "1", "2"]
+
+
+def test_a_directory_that_others_can_enter_is_no_doctors(tmp_path: Path) -> None:
+    """Say a shared queue that somebody gave such a name."""
+    with probe_directory(Filesystem(str(tmp_path)), str(tmp_path)) as probe:
+        for mode, ours in ((0o700, True), (0o2770, False), (0o701, False)):
+            (tmp_path / "x").mkdir()
+            (tmp_path / "x").chmod(mode)
+            assert _is_ours(probe, "x", os.geteuid()) == ours
+            (tmp_path / "x").rmdir()
 
 
 def together(directory: Path, *makes: Callable[[str], Filesystem]) -> Report:

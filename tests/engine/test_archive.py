@@ -278,6 +278,32 @@ def test_a_writer_is_busy_all_the_time(broker: Broker) -> None:
     assert journal_day(name) == int(broker.fs.time() // DAY)
 
 
+def test_many_lines_about_one_attempt_take_no_longer_than_about_many() -> None:
+    """Somebody else may have written them: the time must not grow with their square, nor the memory with their size."""
+
+    def took(lines: list[bytes]) -> float:
+        began = time.process_time()
+        assert list(archive._once(lines)) == lines
+        return time.process_time() - began
+
+    record = '{"id": "1.%d", "attempt": 1, "taken": 1, "state": "nacked", "error": "%06d"}'
+    same, other = ([(record % (number * by, number)).encode() for number in range(30_000)] for by in (0, 1))
+    assert took(same) < 3 * took(other)
+
+
+def test_lines_wait_for_what_takes_them_back_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_WINDOW_BYTES", 1000)
+    seen: list[int] = []
+
+    def lines() -> Iterator[bytes]:
+        for number in range(50):
+            seen.append(number)
+            yield b'{"id": "1.%d", "attempt": 1, "taken": 1, "state": "acked", "x": "%s"}' % (number, b"x" * 100)
+
+    next(archive._once(lines()))
+    assert len(seen) < 10
+
+
 def test_one_at_a_time(broker: Broker) -> None:
     others(broker, 5)
     one, other = broker.queue(QUEUE), Broker(broker.root).queue(QUEUE)

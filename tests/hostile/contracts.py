@@ -368,7 +368,7 @@ def compressed_journal(data: bytes) -> None:
             assert content is data, error
         else:
             assert content is data or all(line in data for line in lines)
-        ledger.contained(fs, paths, ["packed-000000000000001-999999999999999-aaaaaaaa.jsonl.gz"])
+        ledger.contained(fs, paths, ["packed-000000000000001-999999999999999-aaaaaaaa.jsonl.gz"], set())
 
 
 @_contract

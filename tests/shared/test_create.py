@@ -118,9 +118,10 @@ def test_one_that_was_not_finished_is_completed(ann: User, ben: User) -> None:
     (ann.root / "tasks").mkdir()  # as a kill leaves it
     os.chown(ann.root / "tasks", ann.uid, ann.uid)
     (ann.root / "tasks").chmod(0o700)
-    (ann.root / "tasks" / "leased").mkdir()
-    os.chown(ann.root / "tasks" / "leased", ann.uid, LAB)
-    (ann.root / "tasks" / "leased").chmod(0o700)
+    for name in ("tmp", "leased"):
+        (ann.root / "tasks" / name).mkdir()
+        os.chown(ann.root / "tasks" / name, ann.uid, LAB)
+        (ann.root / "tasks" / name).chmod(0o2700)
     ann.run("create", "tasks", "--group", str(LAB))
     ben.run("publish", "tasks", "text")
     ben.run("pull", "tasks")

@@ -3,8 +3,10 @@ changed, or a queue stopped: real users, each with what he can do to real files.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,14 +125,149 @@ def test_no_file_elsewhere_gets_another_mode(ann: User, ben: User, shared: Path)
     assert private.stat().st_mode & 0o777 == 0o600 and private.read_text() == "secret"
 
 
-def test_no_directory_that_was_there_is_opened_to_the_group(ann: User, ben: User, shared: Path) -> None:
-    """In a root of the group a member can put another directory in the place of one that is being made."""
+@pytest.mark.parametrize("names", [["secret"], [".env"], ["keys", "report-2023.txt"], ["keys", "logs"]])
+def test_no_directory_that_has_something_of_hers_is_opened(ann: User, shared: Path, names: list[str]) -> None:
     private = ann.root / "private"
     private.mkdir(0o700)
-    (private / "secret").touch()
+    for name in names:
+        (private / name).touch()
     os.chown(private, ann.uid, LAB)
-    told = ann.run("create", "private", "--group", str(LAB), code=1)
-    assert "File exists" in told and private.stat().st_mode & 0o777 == 0o700
+    assert "File exists" in ann.run("create", "private", "--group", str(LAB), code=1)
+    assert private.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_queue_is_made_through_a_link(ann: User, ben: User, shared: Path) -> None:
+    elsewhere = ann.place / "home" / "project"
+    elsewhere.mkdir()
+    os.chown(elsewhere, ann.uid, ann.uid)
+    ann.run("create", "victim")
+    for target in (elsewhere, ann.root / "victim"):
+        tamper(ben, "os.symlink(sys.argv[1], sys.argv[2])", target, ann.root / "link")
+        assert "symbolic link" in ann.run("create", "link", "--set", "requeue=false", code=1).replace("levels of ", "")
+        (ann.root / "link").unlink()
+    assert not list(elsewhere.iterdir()) and "requeue: false" not in (ann.root / "victim/ddmq.yaml").read_text()
+
+
+@pytest.mark.parametrize("inside", [[], ["ready", "tmp", "ddmq.yaml"]])
+def test_no_queue_is_made_in_a_directory_of_another(ann: User, ben: User, shared: Path, inside: list[str]) -> None:
+    script = "os.mkdir(sys.argv[1]); [os.mkdir(f'{sys.argv[1]}/{name}') for name in sys.argv[2:]]"
+    tamper(ben, script, ann.root / "trap", *inside)
+    assert f"belongs to user {ben.uid}: nothing was made" in ann.run("create", "trap", code=2)
+    assert sorted(os.listdir(ann.root / "trap")) == sorted(inside)
+
+
+def test_what_is_imported_overwrites_nothing_elsewhere_and_asks_for_no_jobs(
+    ann: User, ben: User, place: Path, shared: Path
+) -> None:
+    """The old root is one that others could write to, and so is the new queue."""
+    old = place / "home" / "old"
+    (old / "tasks" / "work").mkdir(parents=True)
+    (old / "ddmq.yaml").write_text("")
+    profile = place / "home" / "profile"
+    profile.write_text("hers")
+    os.chown(profile, ann.uid, ann.uid)
+    (old / "tasks" / "999.1700000000001.ddmqa").write_text("touch owned\n")
+    asked = {"queues": ["tasks"], "scheduler": "slurm", "time": 60, "margin": None, "most": 1, "slots": 1}
+    asked |= {"throttle": None, "chain": False, "extra": [], "work": [], "command": ["touch", "owned"]}
+    asked |= {"snakemake": False, "directory": "/"}
+    record = {"job": "7", "scheduler": "slurm", "tasks": 1, "at": 0, "by": "ann", "group": "slurm-7", "request": asked}
+    record["place"] = shared.stat().st_ino
+    (old / "tasks" / "999.1700000000002.ddmqb").write_text(json.dumps(record))
+    tamper(ben, "os.symlink(sys.argv[1], sys.argv[2])", profile, shared / "damaged" / "999.1700000000001.ddmqa")
+    ann.run("import", str(old), str(ann.root), code=1)
+    assert profile.read_text() == "hers"
+    assert (shared / "damaged" / "999.1700000000001.ddmqa").read_text() == "touch owned\n"
+    script = "os.rename(sys.argv[1], sys.argv[2])"
+    tamper(ben, script, shared / "damaged" / "999.1700000000002.ddmqb", shared / "workers" / "job-slurm-7.json")
+    read = "from ddmq_hpc.submitted import records; print([bool(one.request) for one in records(queue)])"
+    assert ann.python(read) == "[False]\n"
+
+
+def test_what_is_cleaned_is_in_the_directory_that_was_listed(ann: User, ben: User, shared: Path) -> None:
+    """While that is done a link to another directory takes its name."""
+    project = ann.place / "home" / "project"
+    project.mkdir()
+    old = time.time() - 1e5
+    for name in ("report-2023", "daemon.json"):
+        (project / name).touch()
+        for place in ("tmp", "workers"):
+            (shared / place / name).touch()
+            os.utime(shared / place / name, (old, old))
+        os.utime(project / name, (old, old))
+    for path in (project, *project.iterdir(), *(shared / "tmp").iterdir(), *(shared / "workers").iterdir()):
+        os.chown(path, ann.uid, LAB)
+    script = (
+        "from ddmq_hpc.calls import Calls\n"
+        "listdir = Calls.listdir\n"
+        "def swapped(self, path):\n"
+        "    names = listdir(self, path)\n"
+        "    if 'report-2023' in names and not os.path.islink(broken):\n"
+        "        os.rename(broken, broken + '.old'); os.symlink(sys.argv[1], broken)\n"
+        "    return names\n"
+        "Calls.listdir = swapped\n"
+        "from ddmq_hpc import workers\n"
+        "acts = {queue.paths.tmp: queue.sweeper.remove_leftovers, queue.paths.workers: lambda: workers.forget(queue)}\n"
+        "for broken, act in acts.items():\n"
+        "    print(act())\n"
+        "    os.path.islink(broken) and (os.unlink(broken), os.rename(broken + '.old', broken))\n"
+    )
+    assert ann.python(script, str(project)) == "1\n1\n"
+    assert sorted(os.listdir(project)) == ["daemon.json", "report-2023"]
+
+
+def test_no_file_elsewhere_gets_the_mode_of_a_page(ann: User, ben: User, shared: Path) -> None:
+    """A report is written into a directory that the group can write to; what ben does is done in the right moment."""
+    common = ann.place / "home" / "common"
+    common.mkdir()
+    os.chown(common, ann.uid, LAB)
+    common.chmod(0o2770)
+    secret = ann.place / "home" / "secret"
+    secret.write_text("secret")
+    os.chown(secret, ann.uid, ann.uid)
+    secret.chmod(0o600)
+    tamper(ben, "open(sys.argv[1], 'w').close(); os.chmod(sys.argv[1], 0o666)", common / "page")
+    script = (
+        "from ddmq_hpc.replacing import replaced\n"
+        "from ddmq_hpc.errors import StorageError\n"
+        "where, secret = sys.argv[1:]\n"
+        "try:\n"
+        "    with replaced(f'{where}/page') as file:\n"
+        "        file.write('x')\n"
+        "        [aside] = [name for name in os.listdir(where) if name != 'page']\n"
+        "        os.unlink(f'{where}/{aside}'); os.symlink(secret, f'{where}/{aside}')\n"
+        "except StorageError as error: print('refused')\n"
+    )
+    assert ann.python(script, str(common), str(secret)) == "refused\n"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    script = "from ddmq_hpc.replacing import replaced\nwith replaced(sys.argv[1]) as file: file.write('x')"
+    ann.python(script, str(common / "page"))
+    assert (common / "page").stat().st_mode & 0o022 == 0, "his file could be written by everybody"
+
+
+def test_no_directory_is_removed_that_another_gave_its_name(ann: User, ben: User, shared: Path) -> None:
+    """In a directory of the group `doctor` removes nothing that is named like what it left."""
+    thesis = ann.root / "thesis"
+    thesis.mkdir(0o700)
+    (thesis / "chapter").touch()
+    old = time.time() - 1e5
+    os.utime(thesis, (old, old))
+    os.chown(thesis, ann.uid, LAB)
+    tamper(ben, "os.rename(sys.argv[1], sys.argv[2])", thesis, ann.root / ".ddmq-hpc-doctor-abcdefgh")
+    with ann.start(*ann.command("doctor", str(ann.root)), stdout=-1, stderr=-1) as process:
+        said = process.communicate(timeout=60)[0].decode()
+    assert "1 names like those of this check, left alone" in said
+    assert (ann.root / ".ddmq-hpc-doctor-abcdefgh" / "chapter").exists()
+
+
+@pytest.mark.parametrize(
+    "plant", ["os.mkfifo(path); os.chmod(path, 0o660)", "open(path, 'x').close()", "os.mkdir(path)"]
+)
+def test_a_log_that_cannot_be_written_stops_no_worker(ann: User, ben: User, shared: Path, plant: str) -> None:
+    ident = ann.run("publish", "tasks", "text").strip()
+    head = "path = sys.argv[1]; os.makedirs(os.path.dirname(path), exist_ok=True); "
+    tamper(ben, head + plant, shared / "logs" / f"{ident}.1.log")
+    ann.run("work", "tasks", "--output", "files", "--", "echo", "{}")
+    assert '"acked"' in ann.run("show", "tasks", ident, "--format", "json")
 
 
 def test_no_directory_that_takes_the_place_of_a_new_one_is_opened(ann: User, ben: User, shared: Path) -> None:
