@@ -91,8 +91,8 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
 
     What a full disk or a kill leaves is no queue to anybody, since `ready` is made last; the next call completes it.
     """
-    if not _make_directory(fs, paths.top, 0o700):
-        _demand_ours(fs, paths)
+    _make_directory(fs, paths.top, 0o700)
+    _demand_ours(fs, paths)
     if sharing:
         _share(fs, paths.top, sharing, _is_of_begun_queue)
         _make_drop(fs, paths, sharing)
