@@ -75,3 +75,30 @@ def shared(ann: User) -> Path:
     """The queue `tasks`, which Ann made for the group."""
     ann.run("create", "-f", "tasks", "--group", str(LAB))
     return ann.root / "tasks"
+
+
+@pytest.fixture
+def enemy(place: Path) -> User:
+    """Nobody that anything is shared with."""
+    return User(place, 7010, 0o000, OTHERS)
+
+
+@pytest.fixture
+def box(ann: User) -> Path:
+    """The queue `tasks` of Ann, into which everybody may drop messages."""
+    ann.run("create", "-f", "tasks", "--mode", "0711")
+    return ann.root / "tasks"
+
+
+@pytest.fixture
+def signed_box(ann: User, stranger: User, place: Path) -> Path:
+    """The same for signed messages; both have the key."""
+    for user in (ann, stranger):
+        key = place / f"key{user.uid}"
+        key.write_text("k" * 43)
+        key.chmod(0o600)
+        os.chown(key, user.uid, user.uid)
+        user.environ["DDMQ_HPC_KEY_FILE"] = str(key)
+    ann.environ["HOME"] = str(place / "home")
+    ann.run("create", "-f", "tasks", "--mode", "0711", "--set", "sign=required")
+    return ann.root / "tasks"

@@ -43,6 +43,24 @@ class User:
         assert process.returncode == 0, errors.decode()
         return answer.decode()
 
+    def tamper(self, script: str, *args: object) -> str:
+        """What a script of this user prints that knows nothing of ddmq-hpc."""
+        done = subprocess.run(
+            self.script(script, *args),
+            env=self.environ,
+            cwd=self.place / "home",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def script(self, script: str, *args: object) -> list[str]:
+        """The command for such a script."""
+        head = "import fcntl, os, signal, socket, sys, time\n"
+        return [*self._as, interpreter(), "-c", head + script, *map(str, args)]
+
     def command(self, *args: str) -> list[str]:
         return [interpreter(), "-m", "ddmq_hpc", *args]
 

@@ -20,18 +20,6 @@ from ddmq_hpc.names import is_pack
 OLD = "000000000000000.-.1000000000000000000-0abcdefg"
 
 
-@pytest.fixture
-def box(ann: User) -> Path:
-    """The queue `tasks` of Ann, into which everybody may drop messages."""
-    ann.run("create", "-f", "tasks", "--mode", "0711")
-    return ann.root / "tasks"
-
-
-@pytest.fixture
-def enemy(place: Path) -> User:
-    return User(place, 7010, 0o000, OTHERS)
-
-
 def pulled(user: User, *args: str) -> list[str]:
     """The texts of all messages that are ready, as they are taken; they are acked."""
     script = "while found := queue.take(): print(found[0].message); queue.ack(found)"
@@ -52,17 +40,7 @@ def tampering(user: User, box: Path) -> User:
 
 def tamper(user: User, script: str) -> str:
     """What a script prints in which `box` is the directory to drop into."""
-    head = "import os, socket, sys; box = os.environ['BOX']\n"
-    done = subprocess.run(
-        [*user._as, user.command()[0], "-c", head + script],
-        env=user.environ,
-        cwd=user.place / "home",
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return user.tamper("box = os.environ['BOX']\n" + script)
 
 
 # -- publishing and pulling
@@ -275,19 +253,11 @@ write(old + "j", b"")
 """
 
 
-def test_a_box_for_those_who_have_a_key(ann: User, stranger: User, enemy: User, place: Path) -> None:
+def test_a_box_for_those_who_have_a_key(ann: User, stranger: User, enemy: User, place: Path, signed_box: Path) -> None:
     """What they drop is run without trusting anybody else by name for what is not signed."""
-    for user in (ann, stranger):
-        key = place / f"key{user.uid}"
-        key.write_text("k" * 43)
-        key.chmod(0o600)
-        os.chown(key, user.uid, user.uid)
-        user.environ["DDMQ_HPC_KEY_FILE"] = str(key)
-    ann.run("create", "-f", "tasks", "--mode", "0711", "--set", "sign=required")
     stranger.run("publish", "tasks", "good")
     enemy.run("publish", "tasks", "evil")
     command = ("--", "sh", "-c", "echo $DDMQ_HPC_MESSAGE >> $HOME/done")
-    ann.environ["HOME"] = str(place / "home")
     ann.run("work", "tasks", *command)
     assert (place / "home/done").read_text() == "good\n"
     assert "unsigned" in ann.run("list", "tasks", "--state", "damaged")

@@ -11,44 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from members import LAB, OTHERS, User
+from members import LAB, User
 
 #: What a message is dropped as, ahead of all others.
 FIRST = "000000000000000.0.1000000000000000000-0abcdefga"
-
-
-@pytest.fixture
-def enemy(place: Path) -> User:
-    """Nobody that anything is shared with."""
-    return User(place, 7010, 0o000, OTHERS)
-
-
-@pytest.fixture
-def box(ann: User) -> Path:
-    """The queue `tasks` of Ann, into which everybody may drop messages."""
-    ann.run("create", "-f", "tasks", "--mode", "0711")
-    return ann.root / "tasks"
-
-
-def tamper(user: User, script: str, *args: object) -> str:
-    """What a script of this user prints that knows nothing of ddmq-hpc."""
-    done = subprocess.run(
-        [*user._as, user.command()[0], "-c", "import fcntl, os, sys, time\n" + script, *map(str, args)],
-        env=user.environ,
-        cwd=user.place / "home",
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def plant_settings(member: User, queue: Path, text: str, mode: int = 0o644) -> None:
     """A settings file of a member takes the place of the one that is there."""
     script = f"with open('{queue}/tmp/x', 'w') as file: file.write(sys.argv[1])\n"
     script += f"os.chmod('{queue}/tmp/x', {mode}); os.rename('{queue}/tmp/x', '{queue}/ddmq.yaml')"
-    tamper(member, script, text)
+    member.tamper(script, text)
 
 
 # -- a member of the group
@@ -116,8 +89,9 @@ def test_no_file_elsewhere_gets_another_mode(ann: User, ben: User, shared: Path)
     private.chmod(0o600)
     os.chown(private, ann.uid, ann.uid)
     plant_settings(ben, shared, "timeout: 1h\n", 0o666)
-    script = [*ben._as, ben.command()[0], "-c", "import os, sys, time\n" + SWAP, str(shared / "tmp"), str(private), "6"]
-    with subprocess.Popen(script, env=ben.environ, stdout=subprocess.PIPE) as swapping:
+    with subprocess.Popen(
+        ben.script(SWAP, shared / "tmp", private, 6), env=ben.environ, stdout=subprocess.PIPE
+    ) as swapping:
         assert swapping.stdout and swapping.stdout.readline() == b"there\n"
         while swapping.poll() is None:
             for word in ("pause", "resume"):
@@ -142,7 +116,7 @@ def test_no_queue_is_made_through_a_link(ann: User, ben: User, shared: Path) -> 
     os.chown(elsewhere, ann.uid, ann.uid)
     ann.run("create", "victim")
     for target in (elsewhere, ann.root / "victim"):
-        tamper(ben, "os.symlink(sys.argv[1], sys.argv[2])", target, ann.root / "link")
+        ben.tamper("os.symlink(sys.argv[1], sys.argv[2])", target, ann.root / "link")
         assert "symbolic link" in ann.run("create", "link", "--set", "requeue=false", code=1).replace("levels of ", "")
         (ann.root / "link").unlink()
     assert not list(elsewhere.iterdir()) and "requeue: false" not in (ann.root / "victim/ddmq.yaml").read_text()
@@ -151,7 +125,7 @@ def test_no_queue_is_made_through_a_link(ann: User, ben: User, shared: Path) -> 
 @pytest.mark.parametrize("inside", [[], ["ready", "tmp", "ddmq.yaml"]])
 def test_no_queue_is_made_in_a_directory_of_another(ann: User, ben: User, shared: Path, inside: list[str]) -> None:
     script = "os.mkdir(sys.argv[1]); [os.mkdir(f'{sys.argv[1]}/{name}') for name in sys.argv[2:]]"
-    tamper(ben, script, ann.root / "trap", *inside)
+    ben.tamper(script, ann.root / "trap", *inside)
     assert f"belongs to user {ben.uid}: nothing was made" in ann.run("create", "trap", code=2)
     assert sorted(os.listdir(ann.root / "trap")) == sorted(inside)
 
@@ -173,12 +147,12 @@ def test_what_is_imported_overwrites_nothing_elsewhere_and_asks_for_no_jobs(
     record = {"job": "7", "scheduler": "slurm", "tasks": 1, "at": 0, "by": "ann", "group": "slurm-7", "request": asked}
     record["place"] = shared.stat().st_ino
     (old / "tasks" / "999.1700000000002.ddmqb").write_text(json.dumps(record))
-    tamper(ben, "os.symlink(sys.argv[1], sys.argv[2])", profile, shared / "damaged" / "999.1700000000001.ddmqa")
+    ben.tamper("os.symlink(sys.argv[1], sys.argv[2])", profile, shared / "damaged" / "999.1700000000001.ddmqa")
     ann.run("import", str(old), str(ann.root), code=1)
     assert profile.read_text() == "hers"
     assert (shared / "damaged" / "999.1700000000001.ddmqa").read_text() == "touch owned\n"
     script = "os.rename(sys.argv[1], sys.argv[2])"
-    tamper(ben, script, shared / "damaged" / "999.1700000000002.ddmqb", shared / "workers" / "job-slurm-7.json")
+    ben.tamper(script, shared / "damaged" / "999.1700000000002.ddmqb", shared / "workers" / "job-slurm-7.json")
     read = "from ddmq_hpc.submitted import records; print([bool(one.request) for one in records(queue)])"
     assert ann.python(read) == "[False]\n"
 
@@ -225,7 +199,7 @@ def test_no_file_elsewhere_gets_the_mode_of_a_page(ann: User, ben: User, shared:
     secret.write_text("secret")
     os.chown(secret, ann.uid, ann.uid)
     secret.chmod(0o600)
-    tamper(ben, "open(sys.argv[1], 'w').close(); os.chmod(sys.argv[1], 0o666)", common / "page")
+    ben.tamper("open(sys.argv[1], 'w').close(); os.chmod(sys.argv[1], 0o666)", common / "page")
     script = (
         "from ddmq_hpc.replacing import replaced\n"
         "from ddmq_hpc.errors import StorageError\n"
@@ -252,7 +226,7 @@ def test_no_directory_is_removed_that_another_gave_its_name(ann: User, ben: User
     old = time.time() - 1e5
     os.utime(thesis, (old, old))
     os.chown(thesis, ann.uid, LAB)
-    tamper(ben, "os.rename(sys.argv[1], sys.argv[2])", thesis, ann.root / ".ddmq-hpc-doctor-abcdefgh")
+    ben.tamper("os.rename(sys.argv[1], sys.argv[2])", thesis, ann.root / ".ddmq-hpc-doctor-abcdefgh")
     with ann.start(*ann.command("doctor", str(ann.root)), stdout=-1, stderr=-1) as process:
         said = process.communicate(timeout=60)[0].decode()
     assert "1 names like those of this check, left alone" in said
@@ -265,7 +239,7 @@ def test_no_directory_is_removed_that_another_gave_its_name(ann: User, ben: User
 def test_a_log_that_cannot_be_written_stops_no_worker(ann: User, ben: User, shared: Path, plant: str) -> None:
     ident = ann.run("publish", "tasks", "text").strip()
     head = "path = sys.argv[1]; os.makedirs(os.path.dirname(path), exist_ok=True); "
-    tamper(ben, head + plant, shared / "logs" / f"{ident}.1.log")
+    ben.tamper(head + plant, shared / "logs" / f"{ident}.1.log")
     ann.run("work", "tasks", "--output", "files", "--", "echo", "{}")
     assert '"acked"' in ann.run("show", "tasks", ident, "--format", "json")
 
@@ -318,7 +292,7 @@ def test_a_record_of_another_queue_says_nothing_for_this_one(ann: User, ben: Use
     assert ann.python(read.format("more")) == "[True]\n"
     assert ben.python(read.format("more")) == "[False]\n", "it is not his"
     (record,) = (ann.root / "more" / "workers").glob("job-*")
-    tamper(ben, "os.rename(sys.argv[1], sys.argv[2])", record, shared / "workers" / record.name)
+    ben.tamper("os.rename(sys.argv[1], sys.argv[2])", record, shared / "workers" / record.name)
     assert ann.python(read.format("tasks")) == "[False]\n"
 
 
@@ -327,7 +301,7 @@ def test_signs_of_life_are_given_to_no_file_elsewhere(ann: User, ben: User, shar
     old.touch()
     os.chown(old, ann.uid, ann.uid)
     os.utime(old, (1e9, 1e9))
-    tamper(ben, "os.symlink(sys.argv[1], sys.argv[2])", old, shared / "workers" / "x.json")
+    ben.tamper("os.symlink(sys.argv[1], sys.argv[2])", old, shared / "workers" / "x.json")
     ann.python("queue.fs.touch(f'{queue.paths.workers}/x.json')")
     assert old.stat().st_mtime == 1e9
 
@@ -351,39 +325,31 @@ sys.stdin.readline()
 
 def test_a_lease_of_the_kernel_on_a_file_stops_nobody(ann: User, stranger: User, enemy: User, box: Path) -> None:
     stranger.run("publish", "tasks", "good")
-    script = "import fcntl, os, signal, sys\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\n" + LEASED
-    holding = [*enemy._as, enemy.command()[0], "-c", script, str(box / "drop")]
-    with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(enemy.script(LEASED, box / "drop"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"there\n"
         assert ann.run("pull", "tasks", "--format", "body").strip() == "good"
         assert "damaged" in ann.run("list", "tasks", "--state", "damaged")
         process.communicate(b"\n", timeout=60)
 
 
-def test_messages_that_look_signed_end_no_worker(ann: User, stranger: User, enemy: User, place: Path) -> None:
-    for user in (ann, stranger):
-        key = place / f"key{user.uid}"
-        key.write_text("k" * 43)
-        key.chmod(0o600)
-        os.chown(key, user.uid, user.uid)
-        user.environ["DDMQ_HPC_KEY_FILE"] = str(key)
-    ann.run("create", "-f", "tasks", "--mode", "0711", "--set", "sign=required")
+def test_messages_that_look_signed_end_no_worker(
+    ann: User, stranger: User, enemy: User, place: Path, signed_box: Path
+) -> None:
     stranger.run("publish", "tasks", "good")
     line = '{"message":"x","signature":"deadbeef.' + "0" * 64 + '"}\n'
     script = "for number in range(30):\n    path = f'{sys.argv[1]}/x'\n    open(path, 'w').write(sys.argv[2])\n"
     script += f"    os.rename(path, f'{{sys.argv[1]}}/{FIRST[:-2]}' + 'abcdefghijklmnopqrstuvwxyz234567'[number] + 'a')"
-    tamper(enemy, script, ann.root / "tasks" / "drop", line)
-    ann.environ["HOME"] = str(place / "home")
+    enemy.tamper(script, signed_box / "drop", line)
     ann.run("work", "tasks", "--", "sh", "-c", "echo $DDMQ_HPC_MESSAGE >> $HOME/done")
     assert (place / "home/done").read_text() == "good\n"
-    assert len(list((ann.root / "tasks/damaged").iterdir())) == 30
+    assert len(list((signed_box / "damaged").iterdir())) == 30
 
 
 @pytest.fixture
 def mounted(enemy: User, box: Path) -> Iterator[Path]:
     """Something is mounted where the enemy dropped a directory, as he can have FUSE do."""
     path = box / "drop" / FIRST
-    tamper(enemy, "os.mkdir(sys.argv[1])", path)
+    enemy.tamper("os.mkdir(sys.argv[1])", path)
     subprocess.run(["mount", "-t", "tmpfs", "none", str(path)], check=True)
     yield path
     subprocess.run(["umount", str(path)], check=True)
@@ -410,8 +376,7 @@ print("there", flush=True)
 sys.stdin.readline()
 {grow if when == "after" else ""}
 """
-    command = [*enemy._as, enemy.command()[0], "-c", "import os, sys\n" + script, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(enemy.script(script, path), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"there\n"
         ann.run("clean", "tasks")
         process.communicate(b"\n", timeout=60)
