@@ -1,4 +1,4 @@
-"""Durations and amounts of memory as people on clusters write them."""
+"""Durations and amounts of memory as people on clusters write them, and texts as their terminals may show them."""
 
 from __future__ import annotations
 
@@ -105,3 +105,9 @@ def moment(at: float) -> str:
     from time import localtime, strftime
 
     return strftime("%Y-%m-%d %H:%M:%S", localtime(min(max(at, 0.0), LATEST)))
+
+
+def escaped(text: str, kept: str = "") -> str:
+    """Text for a person's terminal: what could steer it is shown as Python would write it, but for letters that are
+    `kept`."""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)

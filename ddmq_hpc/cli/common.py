@@ -14,7 +14,7 @@ from ddmq_hpc.broker import Broker
 from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.identity import Detached, Identity
 from ddmq_hpc.names import check_queue_name
-from ddmq_hpc.units import memory_bytes, seconds
+from ddmq_hpc.units import escaped, memory_bytes, seconds
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -317,8 +317,7 @@ def coloured(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
 
 def printable(value: Any) -> str:
     """A value for a person's terminal: what queues hold could steer it."""
-    text = value if isinstance(value, str) else _short(value)
-    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
+    return escaped(value if isinstance(value, str) else _short(value))
 
 
 def terminal_width() -> int | None:

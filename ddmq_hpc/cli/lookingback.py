@@ -22,7 +22,7 @@ from ddmq_hpc.cli.common import (
 )
 from ddmq_hpc.errors import UsageError
 from ddmq_hpc.identity import Owner
-from ddmq_hpc.units import human, human_memory, moment
+from ddmq_hpc.units import escaped, human, human_memory, moment
 
 if TYPE_CHECKING:
     from ddmq_hpc.attempts import Attempt
@@ -201,13 +201,9 @@ def _print(blocks: Iterable[bytes], end: str = "") -> None:
     for block in blocks:
         if block:
             last = block
-            to.write("".join(map(_harmless, decoder.decode(block))).encode() if decoder else block)
+            to.write(escaped(decoder.decode(block), "\n\t").encode() if decoder else block)
             to.flush()
     if decoder:
         to.write(decoder.decode(b"", True).encode())
     if end and not last.endswith(b"\n"):
         to.write(end.encode())
-
-
-def _harmless(letter: str) -> str:
-    return letter if letter in "\n\t" or letter.isprintable() else printable(letter)

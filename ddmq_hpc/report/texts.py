@@ -6,7 +6,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from html import escape
 
-from ddmq_hpc.units import LATEST, human, human_memory
+from ddmq_hpc.units import LATEST, escaped, human, human_memory
 
 _MOST = 200
 
@@ -14,15 +14,11 @@ _MOST = 200
 def shown(text: str, most: int = _MOST) -> str:
     """A text on one line, what steers a terminal or the direction of writing made visible, and cut to `most` letters
     with the middle left out."""
-    visible = "".join(letter if letter.isprintable() else _visible(letter) for letter in text[: 4 * most])
+    visible = escaped(text[: 4 * most])
     if len(visible) <= most and len(text) <= 4 * most:
         return visible
     tail = most // 4
     return f"{visible[: most - tail - 1]}…{visible[len(visible) - tail :]}"
-
-
-def _visible(letter: str) -> str:
-    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def label(text: str, most: int = _MOST) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ddmq_hpc.identity import token
 from ddmq_hpc.names import parse_report, report_name
 from ddmq_hpc.queue import Queue
+from ddmq_hpc.units import escaped
 
 #: So much of a report is read, in bytes.
 _MOST = 1 << 16
@@ -39,11 +40,11 @@ def listed(queue: Queue, directory: str) -> list[Report]:
 
 
 def with_text(queue: Queue, directory: str, report: Report) -> Report:
-    """The same with what it has to tell; with nothing when that cannot be read."""
+    """The same with what it has to tell, for a terminal; with nothing when that cannot be read."""
     path = queue.paths.in_reports(directory, report_name(report.ident, report.code))
     try:
         _, data = queue.fs.read_some(path, _MOST)
-        return report._replace(text=str(json.loads(data)["output"]) if data else "")
+        return report._replace(text=escaped(str(json.loads(data)["output"]), "\n\t") if data else "")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return report
 

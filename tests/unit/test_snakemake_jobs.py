@@ -104,13 +104,13 @@ def test_reports_are_read_by_their_names_and_foreign_files_are_none(broker: Brok
     queue, place = broker.queue("jobs"), report_directory("/w")
     ident = broker.publish("jobs", 1).id
     reports.write(queue, place, reports.Report(ident, 0))
-    reports.write(queue, place, reports.Report(ident, 3, "the end\nof it"))
+    reports.write(queue, place, reports.Report(ident, 3, "the end\n\tof \x1b[31mit"))
     for name in ("..", "x", f"{ident}.9999", f"{ident}", "a.1"):
         assert parse_report(name) is None
     Path(queue.paths.in_reports(place, "foreign")).write_text("x")
     found = sorted(reports.listed(queue, place))
     assert found == [reports.Report(ident, 0), reports.Report(ident, 3)]  # texts are read when they are asked for
-    assert [reports.with_text(queue, place, each).text for each in found] == ["", "the end\nof it"]
+    assert [reports.with_text(queue, place, each).text for each in found] == ["", "the end\n\tof \\x1b[31mit"]
     Path(queue.paths.in_reports(place, report_name(ident, 3))).write_bytes(b"\xff{")
     assert reports.with_text(queue, place, found[1]) == found[1]
     reports.remove(queue, place, found[0])
