@@ -280,20 +280,24 @@ def test_records_of_jobs_are_never_for_others_to_write(
     assert int(seen, 8) & 0o022 == 0
 
 
-def test_a_record_of_another_queue_says_nothing_for_this_one(ann: User, ben: User, shared: Path) -> None:
-    ann.run("create", "more", "--group", str(LAB))
+@pytest.mark.parametrize("where", ["root/more", "another/tasks"])
+def test_a_record_of_another_queue_says_nothing_for_this_one(ann: User, ben: User, shared: Path, where: str) -> None:
+    other = ann.place / "home" / where
+    ann.run("create", "-f", str(other.parent), other.name, "--group", str(LAB))
     write = (
         "from ddmq_hpc.submitted import Record, Request, write\n"
-        "asked = Request(('more',), 'slurm', 60.0, None, 1, 1, None, False, (), (), ('true',), False, '/')\n"
-        "write(broker.queue('more'), Record('7', 'slurm', 1, 0.0, 'ann', 'slurm-7', asked))"
+        "root, name = sys.argv[1].rsplit('/', 1)\n"
+        "asked = Request((name,), 'slurm', 60.0, None, 1, 1, None, False, (), (), ('true',), False, '/')\n"
+        "write(Broker(root).queue(name), Record('7', 'slurm', 1, 0.0, 'ann', 'slurm-7', asked))"
     )
-    ann.python(write)
-    read = "from ddmq_hpc.submitted import records; print([bool(one.request) for one in records(broker.queue({!r}))])"
-    assert ann.python(read.format("more")) == "[True]\n"
-    assert ben.python(read.format("more")) == "[False]\n", "it is not his"
-    (record,) = (ann.root / "more" / "workers").glob("job-*")
+    ann.python(write, str(other))
+    read = "from ddmq_hpc.submitted import records; root, name = sys.argv[1].rsplit('/', 1)\n"
+    read += "print([bool(one.request) for one in records(Broker(root).queue(name))])"
+    assert ann.python(read, str(other)) == "[True]\n"
+    assert ben.python(read, str(other)) == "[False]\n", "it is not his"
+    (record,) = (other / "workers").glob("job-*")
     ben.tamper("os.rename(sys.argv[1], sys.argv[2])", record, shared / "workers" / record.name)
-    assert ann.python(read.format("tasks")) == "[False]\n"
+    assert ann.python(read, str(shared)) == "[False]\n"
 
 
 def test_signs_of_life_are_given_to_no_file_elsewhere(ann: User, ben: User, shared: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ddmq_hpc import Broker, MessageNotFound
+from ddmq_hpc import Broker, MessageNotFound, ledger, logs
 from ddmq_hpc.attempts import Attempt, Session, attempts, history, read
 from ddmq_hpc.queue import Queue
 
@@ -69,6 +71,25 @@ def test_what_was_taken_back_is_not_told(queue: Queue) -> None:
 def test_many_are_a_stream(queue: Queue) -> None:
     tell(queue, *(record(ident=f"{PACK}.{number}") for number in range(10_000)))
     assert [found.first for found in attempts(queue)] == list(range(10_000))
+
+
+def test_failures_of_whole_packs_take_little_memory(queue: Queue) -> None:
+    """A line of a hundred bytes may tell of a thousand messages."""
+    tell(queue, *(record("nacked", f"17957219838964{number:05}-0g3qndtxg.0-1024") for number in range(200)))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in logs._failed(queue)) == 200 * 1024
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_files_that_are_not_there_are_not_remembered(queue: Queue) -> None:
+    """A compressed file says which others it contains; somebody else may have written it."""
+    name = "packed-000000000000001-999999999999999-aaaaaaaa.jsonl.gz"
+    told = ledger.first_line(["there.jsonl", *(f"{number}.jsonl" for number in range(1000))])
+    Path(queue.paths.journal, name).write_bytes(gzip.compress(told))
+    assert ledger.contained(queue.fs, queue.paths, [name], {"there.jsonl", "another.jsonl"}) == {"there.jsonl"}
 
 
 def test_workers_that_ended(queue: Queue) -> None:
