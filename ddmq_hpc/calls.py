@@ -117,13 +117,23 @@ class Calls:
             self._remove_half(path)
             raise
 
+    def own_uid(self, probe: str) -> int:
+        """As whom this user makes files, by making and removing the file `probe`: a server may take him for another
+        (exports(5): root_squash, all_squash), or a mount show all files as one user's."""
+        handle = self.create_open(probe, b"", 0o600)
+        try:
+            return os.fstat(handle).st_uid
+        finally:
+            os.close(handle)
+            self._remove_half(probe)
+
     def create_as(self, path: str, data: bytes, mode: int, uid: int) -> None:
         """A new file with `data`, on the disk, that has exactly these permissions, whatever the umask, and belongs to
         `uid`: another user than this one only root can say."""
         handle = self.create_open(path, data, mode)
         try:
             try:
-                if uid != os.geteuid():
+                if uid != os.fstat(handle).st_uid:
                     os.fchown(handle, uid, -1)
                 os.fchmod(handle, mode)
                 self.sync_file(handle)

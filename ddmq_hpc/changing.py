@@ -37,10 +37,11 @@ def change_settings(fs: Filesystem, paths: QueuePaths, changes: Mapping[str, Any
     if after == text:
         return
     said = [name for name in _settings.VOUCHED if name in _settings.parse(text, paths.settings).keys() - changes]
-    if found and said and (why := _not_ours(fs, paths, found)):
+    aside = paths.in_tmp(f"settings-{token()}")
+    me = fs.own_uid(aside)
+    if found and said and (why := _not_ours(fs, paths, found, me)):
         raise SettingsError(paths.settings, f"{why} and has {said[0]}; {_VOUCH}")
-    aside = f"{paths.tmp}/settings-{token()}"
-    fs.create_as(aside, after.encode(), *_mode_and_owner(found))
+    fs.create_as(aside, after.encode(), *_mode_and_owner(found, me))
     try:
         fs.rename(aside, paths.settings)
     finally:
@@ -61,22 +62,21 @@ def _settings_now(fs: Filesystem, paths: QueuePaths) -> tuple[os.stat_result | N
         raise SettingsError(paths.settings, "is not UTF-8, nothing was changed") from None
 
 
-def _mode_and_owner(found: os.stat_result | None) -> tuple[int, int]:
+def _mode_and_owner(found: os.stat_result | None, me: int) -> tuple[int, int]:
     """Of the new file, where the old one was like that: what others may do with one's own file stays as it was."""
-    me = os.geteuid()
     if found is None:
         return MODE, me
     return found.st_mode & (0o777 if found.st_uid == me else MODE), found.st_uid if me == 0 else me
 
 
-def _not_ours(fs: Filesystem, paths: QueuePaths, found: os.stat_result) -> str:
-    """Why this user cannot vouch for what a settings file says: somebody else may have written it. Empty where nobody
-    can have, and for root, who leaves it whose it was."""
+def _not_ours(fs: Filesystem, paths: QueuePaths, found: os.stat_result, me: int) -> str:
+    """Why this user, who is `me` there, cannot vouch for what a settings file says: somebody else may have written it.
+    Empty where nobody can have, and for root, who leaves it whose it was."""
     if found.st_nlink != 1:
         return "has several hard links"
-    if os.geteuid() == 0:
+    if me == 0:
         return ""
-    if found.st_uid != os.geteuid():
+    if found.st_uid != me:
         return f"belongs to user {user_name(found.st_uid)}"
     can_enter = fs.lstat(paths.top).st_mode & (S_IXGRP | S_IXOTH)
     return "can be written by others" if can_enter and found.st_mode & (S_IWGRP | S_IWOTH) else ""

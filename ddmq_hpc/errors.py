@@ -129,7 +129,7 @@ class MessageElsewhere(MessageNotFound):
         self.queue, self.message_id, self.state, self.wanted = queue, message_id, state, tuple(wanted)
         NotFound.__init__(
             self,
-            f"message {message_id} of queue {queue!r} is {state}, not {' or '.join(wanted)}; nothing was done to any",
+            f"message {message_id} of queue {queue!r} is {state}, not {' or '.join(wanted)}; see `ddmq-hpc show`",
         )
 
 

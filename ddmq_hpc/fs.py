@@ -30,6 +30,8 @@ UNKNOWN = frozenset({errno.EIO, errno.ETIMEDOUT})
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 #: The tries left of a call that is repeated while its source is there although it was said to be gone.
 _TRIES = range(5, 0, -1)
+#: Seconds in which another client is done with what it makes for a moment.
+_MOMENT = 0.05
 #: How often a bucket is made again that another client keeps removing.
 _RACES = range(100)
 #: Directories that are remembered to be no links.
@@ -358,9 +360,17 @@ class Filesystem(Calls):
                 raise
 
     def mkdir_granted(self, path: str, mode: int) -> None:
-        """Like `mkdir`, with all of `mode` that the group has; it is there for a moment without."""
+        """Like `mkdir`, with all of `mode` that the group has; it is there for a moment without. Another client of this
+        user may make something in it at that moment."""
         self.mkdir(path, mode)
-        self.grant_directory(path, mode)
+        for left in _TRIES:
+            try:
+                self.grant_directory(path, mode)
+                return
+            except FileExistsError:
+                if left == 1:
+                    raise
+                self.sleep(_MOMENT)
 
     def _mkdir_shared(self, directory: str) -> None:
         """Like `mkdir`. It appears with its permissions: no other member meets a closed directory, whoever dies."""

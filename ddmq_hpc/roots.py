@@ -91,8 +91,8 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
 
     What a full disk or a kill leaves is no queue to anybody, since `ready` is made last; the next call completes it.
     """
-    _make_directory(fs, paths.top, 0o700)
-    _demand_ours(fs, paths)
+    if not _make_directory(fs, paths.top, 0o700):
+        _demand_ours(fs, paths)
     if sharing:
         _share(fs, paths.top, sharing, _is_of_begun_queue)
         _make_drop(fs, paths, sharing)
@@ -103,8 +103,13 @@ def make_queue(fs: Filesystem, paths: QueuePaths, settings: Mapping[str, Any], s
     elif settings:
         changing.change_settings(fs, paths, settings)
     for name in reversed(DIRECTORIES):
-        if not _make_directory(fs, f"{paths.top}/{name}") and sharing and fs.shared:
-            fs.grant_directory(f"{paths.top}/{name}", fs.shared & 0o777)  # of one who died before that
+        path = f"{paths.top}/{name}"
+        if fs.shared is None:
+            _make_directory(fs, path)
+            continue
+        fs.make_directory(path)  # it appears as those may use it whom the queue is for
+        if sharing:
+            fs.grant_directory(path, fs.shared & 0o777)  # of one who died before that
 
 
 def _demand_ours(fs: Filesystem, paths: QueuePaths) -> None:
@@ -115,7 +120,8 @@ def _demand_ours(fs: Filesystem, paths: QueuePaths) -> None:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), paths.top)
     if is_legacy(fs, paths):
         raise LegacyQueue(paths.root, paths.queue)
-    if found.st_uid != os.geteuid() and not set(DIRECTORIES).issubset(fs.directories(paths.top)):
+    is_whole = set(DIRECTORIES).issubset(fs.directories(paths.top))
+    if not is_whole and found.st_uid != fs.own_uid(f"{paths.root}/{_SETTINGS_ASIDE}{token()}"):
         owner = user_name(found.st_uid)
         raise UsageError(f"{paths.top} is there, and belongs to user {owner}: nothing was made; give another name")
 
@@ -131,6 +137,8 @@ def _make_directory(fs: Filesystem, path: str, mode: int = 0o755) -> bool:
 def _share(fs: Filesystem, path: str, sharing: Sharing, is_begun: Callable[[list[str]], bool]) -> None:
     """Of a directory that was just made, or begun to be: EEXIST when it has anything else, since in a directory that
     others may write to they could have put another one of this user's in its place."""
+    if _is_shared_so(fs.lstat(path), sharing):
+        return  # another client of this user was faster, and may be far ahead
     handle = fs.hold_directory(path)
     try:
         if not is_begun(fs.list_held(handle)):
@@ -169,10 +177,14 @@ def _make_drop(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
         raise UsageError(f"{told} users could remove what others drop; use another file system") from None
 
 
+def _is_shared_so(found: os.stat_result, sharing: Sharing) -> bool:
+    return S_IMODE(found.st_mode) == sharing.mode and sharing.group in (None, found.st_gid)
+
+
 def check_shared(fs: Filesystem, paths: QueuePaths, sharing: Sharing) -> None:
     """Raise `UsageError` for a queue that is there and is not shared like that; OSError."""
     found = fs.lstat(paths.top)
-    if S_IMODE(found.st_mode) != sharing.mode or sharing.group not in (None, found.st_gid):
+    if not _is_shared_so(found, sharing):
         is_now = f"is there already, mode {S_IMODE(found.st_mode):04o} of group {group_name(found.st_gid)}"
         raise UsageError(f"queue {paths.queue!r} {is_now}: docs/shared.md says how to open it to others")
 

@@ -234,6 +234,7 @@ class Group(click.Group):
     """Commands below one name. Where none of them is said it prints its help to stderr, and exits with 2."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it, but for no words at all."""
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)

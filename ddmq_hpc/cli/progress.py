@@ -47,6 +47,7 @@ class Progress:
         sys.stderr.flush()
 
     def close(self) -> None:
+        """Leave the terminal at the beginning of a line."""
         if self._bar is not None:
             self._bar[0].stop()
         elif self._shown:

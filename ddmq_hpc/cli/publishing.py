@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from ddmq_hpc.broker import Broker
 from ddmq_hpc.cli.common import DURATION, MEMORY, arguments, forced, legacy_flags, out_done, places
 from ddmq_hpc.cli.offering import files, groups
-from ddmq_hpc.errors import UsageError
+from ddmq_hpc.errors import DdmqError, UsageError
 from ddmq_hpc.messages import parse_json
 
 _COUNT = click.IntRange(0)
@@ -159,9 +160,13 @@ def _publish_source(
 
 
 def _tell_of_groups(broker: Broker, queue: str, options: dict[str, Any], quiet: bool) -> None:
-    """A group to come after that nobody knows yet may be published next, or misspelt."""
+    """A group to come after that nobody knows yet may be published next, or misspelt. The messages are published: that
+    it cannot be looked up is no failure."""
     if not quiet and options["after"]:
-        for name in broker.unpublished_groups(queue, options["after"]):
+        unknown: list[str] = []
+        with suppress(DdmqError):
+            unknown = broker.unpublished_groups(queue, options["after"])
+        for name in unknown:
             text = f"nothing was published with group {name!r} so far; what comes after it waits until that is done"
             click.echo(f"ddmq-hpc: {text}", err=True)
 

@@ -218,6 +218,7 @@ class _Line:
         self._said = ""
 
     def show(self, found: Numbers) -> None:
+        """What is left, in place of what stood there."""
         from ddmq_hpc.waiting import what_is_left
 
         self._shown = True
@@ -231,5 +232,6 @@ class _Line:
             _say(text)
 
     def close(self) -> None:
+        """End the line, if there is one."""
         if self._shown:
             click.echo(err=True)

@@ -70,6 +70,7 @@ class _Looker:
         self.found: Sequence[View | Trouble] | None = None
 
     def start(self, tell: Any) -> None:
+        """Begin; `tell` is called, in that thread, after each look."""
         self._began = time.monotonic()
         Thread(target=self._go_on, args=(tell,), daemon=True).start()
 

@@ -92,10 +92,12 @@ class Usage(NamedTuple):
 
     @property
     def text(self) -> str:
+        """How much is used, in words."""
         return f"{self.what} {100 * self.used / self.allowed:.0f}%" if self.allowed else f"{self.what} without limit"
 
     @property
     def verdict(self) -> str:
+        """One of `findings`' words."""
         return grade(self.used / self.allowed, 0.9, 1.0) if self.allowed else OK
 
 

@@ -9,6 +9,7 @@ directory that appear whole, and hears those of the others by fresh listings. No
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from stat import S_ISDIR
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ def gather(probe: Probe, count: int, patience: float, rank: int = 0) -> Meeting:
     OSError."""
     fs = probe.fs
     me = Member(rank, probe.place.rpartition("/")[2], host(), boot())
-    owner = fs.lstat(probe.place).st_uid
+    own = fs.lstat(probe.place)
     _say(probe, _HELLO, {"count": count, "rank": rank, "host": me.host, "kernel": me.kernel})
     beats, beaten = 0, fs.monotonic()
     fs.create(probe.at(f"{_BEATS}{beats}"), b"", False)
@@ -89,7 +90,7 @@ def gather(probe: Probe, count: int, patience: float, rank: int = 0) -> Meeting:
             fs.rename(probe.at(f"{_BEATS}{beats}"), probe.at(f"{_BEATS}{beats + 1}"))
             beats, beaten = beats + 1, fs.monotonic()
         for name in fs.names(probe.path):
-            if name == me.name or not is_probe(name) or not _is_ours(probe, name, owner):
+            if name == me.name or not is_probe(name) or not _is_ours(probe, name, own):
                 continue
             said = fs.names(f"{probe.path}/{name}")
             if _GROUP in said and (found := _group(probe, name, me)):
@@ -119,16 +120,16 @@ def _polls(probe: Probe, directory: str, patience: float) -> Iterator[None]:
             fs.refresh(directory)
 
 
-def _is_ours(probe: Probe, name: str, owner: int) -> bool:
-    """A directory of this user's own that nobody else can enter, not a link, or another of his, that somebody put
-    there."""
+def _is_ours(probe: Probe, name: str, own: os.stat_result) -> bool:
+    """A directory of this user's that is no more open to others than his `own` probe, so neither a link nor another
+    one of his that somebody put there."""
     try:
         found = probe.fs.lstat(f"{probe.path}/{name}")
     except OSError as error:
         if error.errno in GONE:
             return False
         raise
-    return S_ISDIR(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077
+    return S_ISDIR(found.st_mode) and found.st_uid == own.st_uid and not found.st_mode & ~own.st_mode & 0o077
 
 
 def _member(probe: Probe, name: str, count: int) -> Member | None:

@@ -127,6 +127,18 @@ def test_one_that_was_not_finished_is_completed(ann: User, ben: User) -> None:
     ben.run("pull", "tasks")
 
 
+def test_any_number_of_clients_make_the_same_queue_at_once(ann: User, ben: User) -> None:
+    """As the tasks of a job array do."""
+    ann.run("create", "-f", "other", "--group", str(LAB))
+    for number in range(3):
+        command = ann.command("create", f"tasks{number}", "--group", str(LAB))
+        running = [ann.start(*command, stdout=-1, stderr=-1) for _ in range(6)]
+        ended = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
+        assert [code for _, code in ended] == [0] * 6, ended
+        ben.run("publish", f"tasks{number}", "text")
+        assert '"text"' in ben.run("pull", f"tasks{number}")
+
+
 def test_a_way_that_is_closed_to_the_group_is_told(ann: User) -> None:
     deep = ann.root.parent / "new" / "root"  # under her umask the one above is for herself
     with ann.start(*ann.command("create", "-f", str(deep), "tasks", "--group", str(LAB)), stderr=-1) as process:

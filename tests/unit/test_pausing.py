@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ddmq_hpc import Broker, settings
 from ddmq_hpc.editing import edited
 from ddmq_hpc.errors import QueueDraining, QueuePaused, SettingsError, UsageError
+from ddmq_hpc.fs import Filesystem
 from ddmq_hpc.settings import Settings
 
 
@@ -200,3 +201,36 @@ def test_two_who_change_them_at_once_both_do(broker: Broker) -> None:
             assert process.exitcode == 0
         found = Broker(broker.root).stats("q")
         assert (found.paused, found.draining) == (True, True)
+
+
+class Squashed(Filesystem):
+    """A server that takes everybody for one other user, as with all_squash (exports(5))."""
+
+    def lstat(self, path: str) -> os.stat_result:
+        return _of_another(super().lstat(path))
+
+    def read_some(self, path: str, most: int, offset: int = 0) -> tuple[os.stat_result, bytes]:
+        found, data = super().read_some(path, most, offset)
+        return _of_another(found), data
+
+    def own_uid(self, probe: str) -> int:
+        super().own_uid(probe)
+        return 65534
+
+    def create_as(self, path: str, data: bytes, mode: int, uid: int) -> None:
+        assert uid == 65534
+        self.create(path, data, True, mode)
+
+
+def _of_another(found: os.stat_result) -> os.stat_result:
+    return os.stat_result((*found[:4], 65534, *found[5:]))
+
+
+def test_whom_a_server_takes_for_another_changes_what_is_his_there(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "root", create=True, filesystem=Squashed)
+    broker.create_queue("q", exit_codes={1: "dead"})
+    (tmp_path / "root" / "q" / "ready").rmdir()
+    broker.create_queue("q")  # completed
+    broker.pause("q")
+    assert Broker(tmp_path / "root").queue("q").settings.paused
+    assert sorted(path.name for path in (tmp_path / "root").iterdir()) == ["ddmq-checkup.json", "ddmq.yaml", "q"]
