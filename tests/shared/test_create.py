@@ -127,16 +127,26 @@ def test_one_that_was_not_finished_is_completed(ann: User, ben: User) -> None:
     ben.run("pull", "tasks")
 
 
-def test_any_number_of_clients_make_the_same_queue_at_once(ann: User, ben: User) -> None:
-    """As the tasks of a job array do."""
-    ann.run("create", "-f", "other", "--group", str(LAB))
-    for number in range(3):
-        command = ann.command("create", f"tasks{number}", "--group", str(LAB))
-        running = [ann.start(*command, stdout=-1, stderr=-1) for _ in range(6)]
-        ended = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
-        assert [code for _, code in ended] == [0] * 6, ended
-        ben.run("publish", f"tasks{number}", "text")
-        assert '"text"' in ben.run("pull", f"tasks{number}")
+def test_one_that_another_client_makes_meanwhile_is_no_obstacle(ann: User, ben: User, shared: Path) -> None:
+    """As the tasks of a job array do: it is shared already, and `ready` may be there before all is."""
+    (shared / "locks").rmdir()
+    ann.run("create", "tasks", "--group", str(LAB))
+    ben.run("publish", "tasks", "text")
+
+
+def test_what_another_client_of_hers_has_in_a_new_directory_for_a_moment(ann: User, shared: Path) -> None:
+    script = (
+        "import threading\n"
+        "from ddmq_hpc.calls import Calls\n"
+        "mkdir, path = Calls.mkdir, sys.argv[1]\n"
+        "def busy(self, path, mode=0o777):\n"
+        "    mkdir(self, path, mode); open(path + '/settings-abcdefgh', 'w').close()\n"
+        "    threading.Timer(0.02, lambda: os.unlink(path + '/settings-abcdefgh')).start()\n"
+        "Calls.mkdir = busy\n"
+        "queue.fs.mkdir_granted(path, 0o770)\n"
+        "print(oct(os.stat(path).st_mode & 0o777))"
+    )
+    assert ann.python(script, str(shared / "tmp" / "made-abcdefgh")) == "0o770\n"
 
 
 def test_a_way_that_is_closed_to_the_group_is_told(ann: User) -> None:
